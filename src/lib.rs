@@ -1,0 +1,1 @@
+//! Pointsman: an Envoy ext_proc endpoint picker for LLM inference.
