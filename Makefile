@@ -1,0 +1,59 @@
+# What people run. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+# The Envoy versions that `make test` and `make demo` use (the last one is the demo's).
+ENVOY_VERSIONS ?= $(shell cat scripts/envoy-versions)
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: ## Four simulated engines, Pointsman and a real Envoy on this machine: round robin against Pointsman (KEEP=1 leaves it running)
+	@POINTSMAN_ENVOY="$$(scripts/install-envoy $(lastword $(ENVOY_VERSIONS)))"; export POINTSMAN_ENVOY; \
+	exec $(CARGO) run --release --locked --quiet --bin pointsman -- demo
+
+.PHONY: test
+test: check envoy ## Everything that must hold: formatting, lints, docs, licences, unit, property and integration tests with real Envoys
+	POINTSMAN_ENVOY_VERSIONS="$(ENVOY_VERSIONS)" $(CARGO) test --locked
+
+.PHONY: check
+check: ## Formatting, lints, docs, licences and shipped files; no tests
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	scripts/render-envoy --check
+	@if command -v cargo-deny >/dev/null 2>&1; then \
+	  $(CARGO) deny --locked check; \
+	else \
+	  echo "SKIPPED: licences and advisories are not checked, cargo-deny is missing (cargo install cargo-deny --locked)"; \
+	fi
+
+.PHONY: envoy
+envoy: ## Install the Envoy versions that the tests use
+	@for version in $(ENVOY_VERSIONS); do scripts/install-envoy "$$version"; done
+
+.PHONY: test-envoy-matrix
+test-envoy-matrix: ## The tests of the body modes with every Envoy version on PyPI
+	versions="$$(scripts/install-envoy --list | tr '\n' ' ')"; \
+	for version in $$versions; do scripts/install-envoy "$$version"; done; \
+	POINTSMAN_ENVOY_VERSIONS="$$versions" $(CARGO) test --locked --test it envoy_modes
+
+.PHONY: test-long
+test-long: envoy ## The tests too long for `make test`: 100,000 requests, 5,000 streams at once, 200 bodies of 64 MiB
+	POINTSMAN_ENVOY_VERSIONS="$(ENVOY_VERSIONS)" $(CARGO) test --locked --test it -- --ignored --nocapture --test-threads 1 long_
+
+.PHONY: bench
+bench: ## The micro benchmarks
+	$(CARGO) bench --locked
+
+.PHONY: image-root
+image-root: ## The file tree of the container image, in target/image-root
+	scripts/image-root target/image-root
+
+.PHONY: fmt
+fmt: ## Format the sources
+	$(CARGO) fmt
