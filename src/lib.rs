@@ -1,1 +1,22 @@
 //! Pointsman: an Envoy ext_proc endpoint picker for LLM inference.
+//!
+//! The modules form layers, and a module imports only from layers below it (`tests/it/layering.rs` fails otherwise):
+//!
+//! 1. `app` builds everything and runs it;
+//! 2. the edges: `ext_proc` (Envoy), `discovery` (where endpoints come from), `datalayer` (keeps endpoint data fresh),
+//!    `admin` (health, metrics, debug pages), `config` (flags and the configuration document);
+//! 3. `director`: what happens to one request;
+//! 4. `scheduling`: filters, scorers, pickers; pure and synchronous;
+//! 5. `plugin`: the contracts every plugin shares;
+//! 6. the domain: `pool`, `endpoint`, `request`, `kv`, and what everybody needs: `telemetry`, `clock`, `shutdown`,
+//!    `readiness`.
+//!
+//! `sim`, `demo` and `bench` are programs of their own beside `app`.
+
+pub mod clock;
+pub mod director;
+pub mod endpoint;
+pub mod kv;
+pub mod plugin;
+pub mod pool;
+pub mod request;

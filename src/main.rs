@@ -1,1 +1,3 @@
-fn main(){}
+//! The `pointsman` binary.
+
+fn main() {}

@@ -1,0 +1,9 @@
+//! What happens to one request, from what the proxy said of it to the route it takes.
+
+mod envelope;
+mod error;
+mod subset;
+
+pub use envelope::{BodyView, Envelope};
+pub use error::{ErrorClass, RouteError};
+pub use subset::{SubsetEntry, SubsetHint};

@@ -1,0 +1,167 @@
+//! How plugins are made: tables of types, parameters decoded strictly, attributes declared while building.
+
+use super::{Roles, StateStore};
+use crate::clock::Clock;
+use crate::endpoint::ScalarId;
+use crate::pool::{AttributeId, Columns};
+use serde::de::DeserializeOwned;
+use std::any::{Any, TypeId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How settled a plugin is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stability {
+    /// Settled.
+    Beta,
+    /// May change; loads with a warning unless experimental plugins are allowed.
+    Alpha,
+    /// Accepted with a warning that names the modern type.
+    Deprecated(&'static str),
+}
+
+/// Why a plugin could not be built.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BuildError {
+    /// The parameters do not fit.
+    #[error("{0}")]
+    Parameters(String),
+    /// A reference leads nowhere.
+    #[error("{0}")]
+    Reference(String),
+}
+
+/// One row of a plugin table.
+#[derive(Clone, Copy)]
+pub struct PluginType {
+    /// The type's name in configurations.
+    pub name: &'static str,
+    /// How settled it is.
+    pub stability: Stability,
+    /// Builds an instance.
+    pub build: fn(&mut BuildContext<'_>) -> Result<Roles, BuildError>,
+}
+
+/// All plugin types by name.
+#[derive(Default)]
+pub struct Registry(BTreeMap<&'static str, PluginType>);
+
+impl Registry {
+    /// Joins tables; a name that stands in two of them is a programming error and refused.
+    pub fn from_tables(tables: &[&[PluginType]]) -> Result<Self, BuildError> {
+        let mut all = BTreeMap::new();
+        for row in tables.iter().copied().flatten() {
+            if all.insert(row.name, *row).is_some() {
+                return Err(BuildError::Reference(format!("plugin type `{}` is registered twice", row.name)));
+            }
+        }
+        Ok(Self(all))
+    }
+    /// The type called `name`.
+    pub fn get(&self, name: &str) -> Option<&PluginType> {
+        self.0.get(name)
+    }
+    /// All names in order.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+}
+
+/// An attribute that a plugin reads: who must produce it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttributeNeed {
+    /// Instance that reads it.
+    pub reader: Arc<str>,
+    /// Kind of the attribute.
+    pub kind: &'static str,
+    /// Instance that must write it.
+    pub producer: Arc<str>,
+    /// Type that is built under that name when no instance has it; `None` makes a missing producer an error.
+    pub default_producer: Option<&'static str>,
+}
+
+/// Attributes and configured metrics that the plugins of one plan share.
+#[derive(Debug, Default)]
+pub struct AttributeTable {
+    ids: Vec<(&'static str, Arc<str>, TypeId)>,
+    /// What is read.
+    pub needs: Vec<AttributeNeed>,
+    /// What is written: kind and producer.
+    pub offers: Vec<(&'static str, Arc<str>)>,
+    /// Names of configured metrics, in order of their [`ScalarId`].
+    pub scalars: Vec<String>,
+    /// Columns that the plan reads.
+    pub columns: Columns,
+}
+
+impl AttributeTable {
+    fn id<T: Any>(&mut self, kind: &'static str, producer: &str) -> AttributeId<T> {
+        let wanted = TypeId::of::<T>();
+        let found = self.ids.iter().position(|(k, p, t)| *k == kind && **p == *producer && *t == wanted);
+        AttributeId::new(found.unwrap_or_else(|| {
+            self.ids.push((kind, producer.into(), wanted));
+            self.ids.len() - 1
+        }))
+    }
+    /// The place of the configured metric `name`.
+    pub fn scalar(&mut self, name: &str) -> ScalarId {
+        let found = self.scalars.iter().position(|s| s == name).unwrap_or_else(|| {
+            self.scalars.push(name.to_owned());
+            self.scalars.len() - 1
+        });
+        ScalarId(u16::try_from(found).unwrap_or(u16::MAX))
+    }
+}
+
+/// What a plugin gets to build itself from.
+pub struct BuildContext<'a> {
+    /// Instance name.
+    pub name: &'a Arc<str>,
+    /// Parameters as written, `Null` when there are none.
+    pub parameters: &'a serde_json::Value,
+    /// State that outlives the plan.
+    pub state: &'a StateStore,
+    /// The clock.
+    pub clock: &'a Clock,
+    /// Bytes that all approximate prefix indexes of the process may use together.
+    pub prefix_index_bytes: usize,
+    /// What the plan's plugins share.
+    pub table: &'a mut AttributeTable,
+}
+
+impl BuildContext<'_> {
+    /// The parameters as `T`; absent ones are an empty object. `T` refuses unknown fields itself.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, BuildError> {
+        let value = match self.parameters {
+            serde_json::Value::Null => serde_json::Value::Object(serde_json::Map::new()),
+            other => other.clone(),
+        };
+        serde_json::from_value(value).map_err(|e| BuildError::Parameters(e.to_string()))
+    }
+    /// Declares that this instance writes attribute `kind`.
+    pub fn produces<T: Any>(&mut self, kind: &'static str) -> AttributeId<T> {
+        self.table.offers.push((kind, Arc::clone(self.name)));
+        self.table.id(kind, self.name)
+    }
+    /// Declares that this instance reads attribute `kind`, written by the instance `producer` or, when that is not
+    /// configured, by a default one of type `default_producer`.
+    pub fn consumes<T: Any>(
+        &mut self,
+        kind: &'static str,
+        producer: Option<&str>,
+        default_producer: &'static str,
+    ) -> AttributeId<T> {
+        let producer = producer.filter(|p| !p.is_empty()).unwrap_or(default_producer);
+        self.table.needs.push(AttributeNeed {
+            reader: Arc::clone(self.name),
+            kind,
+            producer: producer.into(),
+            default_producer: (producer == default_producer).then_some(default_producer),
+        });
+        self.table.id(kind, producer)
+    }
+    /// Declares that this instance reads these columns of the candidates.
+    pub fn reads(&mut self, columns: Columns) {
+        self.table.columns = self.table.columns.union(columns);
+    }
+}

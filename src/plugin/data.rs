@@ -1,0 +1,113 @@
+//! Data that plugins declare rather than do, and attributes that one plugin writes and another reads.
+
+use crate::pool::Position;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A data source with its parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceSpec {
+    /// `metrics-data-source`
+    Metrics(HttpSource),
+    /// `models-data-source`
+    Models(HttpSource),
+}
+
+/// Parameters of a source that reads a page over HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpSource {
+    /// Whether TLS is used.
+    pub https: bool,
+    /// Path of the page.
+    pub path: Arc<str>,
+    /// Port, when it is not the endpoint's own.
+    pub port: Option<u16>,
+    /// Whether the engine's certificate is taken as it is.
+    pub insecure_skip_verify: bool,
+    /// CA to verify with.
+    pub ca_cert_path: Option<PathBuf>,
+    /// Client certificate and key.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
+    /// Period, when it is not the common one.
+    pub interval: Option<Duration>,
+}
+
+/// An extractor with its parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExtractorSpec {
+    /// `core-metrics-extractor`
+    CoreMetrics {
+        /// Label that names an endpoint's engine, tried before the common ones.
+        engine_label: Option<Arc<str>>,
+        /// Engine of endpoints without the label.
+        default_engine: Arc<str>,
+        /// Engines by name: built-in ones, and those of the configuration in their place.
+        engines: Vec<EngineSpec>,
+    },
+    /// `models-data-extractor`
+    Models,
+}
+
+/// Which metrics of an engine mean what. Each is a spec of the form `name` or `name{label=value,…}`; `None` is off.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EngineSpec {
+    /// Name of the engine.
+    pub name: Arc<str>,
+    /// Requests waiting.
+    pub queued: Option<String>,
+    /// Requests running.
+    pub running: Option<String>,
+    /// Share of the KV cache in use.
+    pub kv_usage: Option<String>,
+    /// Adapters, in labels.
+    pub lora: Option<String>,
+    /// Cache geometry in labels: the family, the label of the block size, the label of the number of blocks.
+    pub cache_info: Option<(String, String, String)>,
+    /// Block size as a value.
+    pub cache_block_size: Option<String>,
+    /// Number of blocks as a value.
+    pub cache_num_blocks: Option<String>,
+    /// Further metrics: attribute name and spec.
+    pub custom: Vec<(String, String)>,
+}
+
+/// A discovery with its parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiscoverySpec {
+    /// `file-discovery`
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Whether changes are followed.
+        watch: bool,
+    },
+}
+
+/// Attribute: how much of the prompt each candidate is believed to hold in its prefix cache.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PrefixMatches {
+    /// Blocks of the prompt.
+    pub total_blocks: u32,
+    /// Tokens in one block.
+    pub block_tokens: u32,
+    /// Leading blocks that each candidate holds, aligned with the candidates.
+    pub matched_blocks: Vec<u32>,
+    /// The chains themselves, one for each prompt of the request, for whoever records where they went.
+    pub chains: Arc<Vec<Vec<u64>>>,
+}
+
+impl PrefixMatches {
+    /// Leading blocks held at `p`.
+    pub fn matched(&self, p: Position) -> u32 {
+        self.matched_blocks.get(p.index()).copied().unwrap_or(0)
+    }
+    /// Share of the prompt held at `p`, 0 when the prompt has no block.
+    pub fn ratio(&self, p: Position) -> f64 {
+        if self.total_blocks == 0 { 0.0 } else { f64::from(self.matched(p)) / f64::from(self.total_blocks) }
+    }
+}
+
+/// Attribute: the candidate that the request's session is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionPin(pub Option<Position>);

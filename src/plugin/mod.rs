@@ -1,0 +1,57 @@
+//! The contracts that every plugin and the framework share.
+//!
+//! A plugin is built from its parameters and fills one or more [`Roles`]. It holds parameters only: what must outlive a
+//! reload (prefix index, sessions, LRUs) it takes from the [`StateStore`]. Everything it does while a request waits is
+//! synchronous and pure over its inputs.
+
+mod build;
+mod data;
+mod request_control;
+mod scheduling;
+mod score;
+mod state;
+
+pub use build::{AttributeNeed, AttributeTable, BuildContext, BuildError, PluginType, Registry, Stability};
+pub use data::{DiscoverySpec, EngineSpec, ExtractorSpec, HttpSource, PrefixMatches, SessionPin, SourceSpec};
+pub use request_control::{
+    AdmissionView, DataProducer, Departure, HeaderEdits, PreRequest, ProduceError, ResponseHook,
+    ResponseView, SaturationDetector, Verdict,
+};
+pub use scheduling::{
+    Cut, Cycle, Decision, Filter, Picker, ProfileHandler, ProfileRun, ProfileRuns, Ranked, ScheduleError,
+    SchedulingOutcome, Scorer, ScorerRun, Shortlist, Targets, WeightedScorer,
+};
+pub use score::{Score, Scores};
+pub use state::StateStore;
+
+use crate::request::ParserKind;
+use std::sync::Arc;
+
+/// What one plugin instance can be used as; a plugin fills as many roles as it has.
+#[derive(Clone, Default)]
+pub struct Roles {
+    /// Narrows candidates.
+    pub filter: Option<Arc<dyn Filter>>,
+    /// Rates candidates.
+    pub scorer: Option<Arc<dyn Scorer>>,
+    /// Chooses among rated candidates.
+    pub picker: Option<Arc<dyn Picker>>,
+    /// Says which profiles run.
+    pub profile_handler: Option<Arc<dyn ProfileHandler>>,
+    /// Writes attributes of candidates before scheduling.
+    pub producer: Option<Arc<dyn DataProducer>>,
+    /// Looks at the outcome before the request leaves.
+    pub pre_request: Option<Arc<dyn PreRequest>>,
+    /// Looks at the response.
+    pub response: Option<Arc<dyn ResponseHook>>,
+    /// Says how full the pool is.
+    pub saturation: Option<Arc<dyn SaturationDetector>>,
+    /// A request parser.
+    pub parser: Option<ParserKind>,
+    /// A data source.
+    pub source: Option<SourceSpec>,
+    /// An extractor of a data source.
+    pub extractor: Option<ExtractorSpec>,
+    /// A discovery.
+    pub discovery: Option<DiscoverySpec>,
+}

@@ -1,0 +1,107 @@
+//! Plugins around scheduling: data producers, hooks before the request leaves and when the response comes, saturation.
+
+use super::SchedulingOutcome;
+use crate::clock::Moment;
+use crate::endpoint::Endpoint;
+use crate::pool::{Candidates, PoolSnapshot};
+use crate::request::{Ending, Headers, InferenceRequest, Usage};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Header changes that a plugin wants on the way to the engine or to the client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    /// Headers to set, overwriting. Names lower case.
+    pub set: Vec<(Box<str>, Bytes)>,
+    /// Headers to take out.
+    pub remove: Vec<Box<str>>,
+}
+
+impl HeaderEdits {
+    /// Sets a header.
+    pub fn set(&mut self, name: &str, value: impl Into<Bytes>) {
+        self.set.push((name.into(), value.into()));
+    }
+    /// Takes a header out.
+    pub fn remove(&mut self, name: &str) {
+        self.remove.push(name.into());
+    }
+}
+
+/// Why a producer gave nothing; the request goes on without its data.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct ProduceError(pub String);
+
+/// Writes attributes of the candidates before scheduling.
+pub trait DataProducer: Send + Sync {
+    /// Writes into `candidates.attributes`.
+    fn produce(&self, request: &InferenceRequest, candidates: &mut Candidates) -> Result<(), ProduceError>;
+}
+
+/// What a hook sees when a request is about to leave.
+#[derive(Clone, Copy, Debug)]
+pub struct Departure<'a> {
+    /// The request.
+    pub request: &'a InferenceRequest,
+    /// The frozen endpoints, with the attributes that producers wrote.
+    pub candidates: &'a Candidates,
+    /// What was chosen.
+    pub outcome: &'a SchedulingOutcome,
+}
+
+/// Looks at the outcome before the request leaves.
+pub trait PreRequest: Send + Sync {
+    /// Records what it needs; may ask for header changes on the request.
+    fn before_send(&self, departure: &Departure<'_>, edits: &mut HeaderEdits);
+}
+
+/// What a hook sees of a response.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseView<'a> {
+    /// The request.
+    pub request: &'a InferenceRequest,
+    /// The endpoint that serves it.
+    pub served: &'a Arc<Endpoint>,
+    /// First target of each profile that ran.
+    pub targets: &'a [(Arc<str>, Arc<Endpoint>)],
+    /// HTTP status of the response, once its headers came.
+    pub status: Option<u16>,
+    /// Headers of the response.
+    pub headers: &'a Headers,
+}
+
+/// Looks at the response. Each method does nothing unless the plugin overrides it.
+pub trait ResponseHook: Send + Sync {
+    /// The response headers came; may ask for header changes towards the client.
+    fn on_headers(&self, _response: &ResponseView<'_>, _edits: &mut HeaderEdits) {}
+    /// The request ended, for whatever reason, exactly once.
+    fn on_end(&self, _response: &ResponseView<'_>, _usage: Usage, _ending: Ending) {}
+}
+
+/// Saturation with its parts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Verdict {
+    /// 0 is idle; from 1 on sheddable requests are refused.
+    pub saturation: f64,
+    /// Endpoints whose numbers were stale or missing and counted as full.
+    pub stale_endpoints: u32,
+}
+
+/// What a saturation detector looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmissionView<'a> {
+    /// The pool.
+    pub pool: &'a PoolSnapshot,
+    /// Now.
+    pub now: Moment,
+    /// Three poll periods: numbers younger than this are as fresh as the poller makes them.
+    pub poll_allowance: Duration,
+}
+
+/// Says how full the pool is.
+pub trait SaturationDetector: Send + Sync {
+    /// The saturation now.
+    fn saturation(&self, view: &AdmissionView<'_>) -> Verdict;
+}

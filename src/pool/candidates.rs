@@ -1,0 +1,192 @@
+//! Endpoints frozen for one request, so that every plugin sees the same numbers.
+
+use super::{Attributes, PoolSnapshot};
+use crate::clock::Moment;
+use crate::endpoint::{CacheGeometry, Endpoint, LoraState, Occupant, Reading, ScalarId};
+use std::sync::Arc;
+
+/// Index of a candidate in [`Candidates`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Position(pub u32);
+
+impl Position {
+    /// As an index of a column.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Which optional columns a plan reads; the others are not copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// Adapter state.
+    pub lora: bool,
+    /// Configured metrics.
+    pub scalars: bool,
+    /// KV cache sizes.
+    pub cache: bool,
+}
+
+impl Columns {
+    /// Both sets together.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self {
+            lora: self.lora || other.lora,
+            scalars: self.scalars || other.scalars,
+            cache: self.cache || other.cache,
+        }
+    }
+}
+
+/// Endpoints and their numbers at one moment, as columns aligned by [`Position`].
+///
+/// A number that is unknown or stale is not zero: [`Candidates::reading`] says how far a row can be trusted, and the
+/// value columns hold the last known value (0 only together with [`Reading::Never`]).
+#[derive(Debug)]
+pub struct Candidates {
+    snapshot: Arc<PoolSnapshot>,
+    rows: Vec<u32>,
+    now: Moment,
+    occupants: Vec<Occupant>,
+    readings: Vec<Reading>,
+    ages: Vec<f32>,
+    waiting: Vec<u32>,
+    running: Vec<u32>,
+    kv_usage: Vec<f64>,
+    in_flight_requests: Vec<u32>,
+    in_flight_tokens: Vec<u64>,
+    cache: Vec<Option<CacheGeometry>>,
+    lora: Vec<Option<Arc<LoraState>>>,
+    scalars: Vec<Arc<[f64]>>,
+    /// What data producers wrote.
+    pub attributes: Attributes,
+}
+
+impl Candidates {
+    /// Freezes the endpoints of `snapshot` at the indices `rows`.
+    pub fn freeze(snapshot: Arc<PoolSnapshot>, rows: Vec<u32>, columns: Columns, now: Moment) -> Self {
+        let n = rows.len();
+        let mut frozen = Self {
+            rows: Vec::with_capacity(n),
+            now,
+            occupants: Vec::with_capacity(n),
+            readings: Vec::with_capacity(n),
+            ages: Vec::with_capacity(n),
+            waiting: Vec::with_capacity(n),
+            running: Vec::with_capacity(n),
+            kv_usage: Vec::with_capacity(n),
+            in_flight_requests: Vec::with_capacity(n),
+            in_flight_tokens: Vec::with_capacity(n),
+            cache: Vec::with_capacity(if columns.cache { n } else { 0 }),
+            lora: Vec::with_capacity(if columns.lora { n } else { 0 }),
+            scalars: Vec::with_capacity(if columns.scalars { n } else { 0 }),
+            attributes: Attributes::default(),
+            snapshot,
+        };
+        for row in rows {
+            let Some(endpoint) = frozen.snapshot.endpoints.get(row as usize).cloned() else { continue };
+            frozen.rows.push(row);
+            frozen.push(&endpoint, columns);
+        }
+        frozen
+    }
+
+    fn push(&mut self, endpoint: &Endpoint, columns: Columns) {
+        let live = &endpoint.live;
+        self.occupants.push(endpoint.occupant());
+        let load = live.load();
+        self.in_flight_requests.push(load.requests);
+        self.in_flight_tokens.push(load.tokens);
+        live.with_sample(|sample| {
+            let at = sample.map(|s| s.at);
+            self.readings.push(live.reading(at, self.now));
+            self.ages.push(at.map_or(f32::INFINITY, |at| self.now.since(at).as_secs_f32()));
+            self.waiting.push(sample.and_then(|s| s.waiting).unwrap_or(0));
+            self.running.push(sample.and_then(|s| s.running).unwrap_or(0));
+            self.kv_usage.push(sample.and_then(|s| s.kv_usage).unwrap_or(0.0));
+            if columns.cache {
+                self.cache.push(sample.and_then(|s| s.cache));
+            }
+            if columns.lora {
+                self.lora.push(sample.and_then(|s| s.lora.clone()));
+            }
+            if columns.scalars {
+                self.scalars
+                    .push(sample.map_or_else(|| Arc::from([] as [f64; 0]), |s| Arc::clone(&s.scalars)));
+            }
+        });
+    }
+
+    /// How many candidates there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+    /// All positions in order.
+    pub fn positions(&self) -> impl Iterator<Item = Position> + use<> {
+        (0..u32::try_from(self.rows.len()).unwrap_or(u32::MAX)).map(Position)
+    }
+    /// When the numbers were read.
+    pub fn now(&self) -> Moment {
+        self.now
+    }
+    /// The snapshot that the endpoints come from.
+    pub fn snapshot(&self) -> &Arc<PoolSnapshot> {
+        &self.snapshot
+    }
+    /// The endpoint at `p`.
+    ///
+    /// # Panics
+    /// Like every accessor here, when `p` is not a position of these candidates.
+    pub fn endpoint(&self, p: Position) -> &Arc<Endpoint> {
+        &self.snapshot.endpoints[self.rows[p.index()] as usize]
+    }
+    /// The process that the numbers at `p` belong to.
+    pub fn occupant(&self, p: Position) -> Occupant {
+        self.occupants[p.index()]
+    }
+    /// How far the engine's own numbers at `p` can be trusted.
+    pub fn reading(&self, p: Position) -> Reading {
+        self.readings[p.index()]
+    }
+    /// Age of the sample in seconds, infinite when there is none.
+    pub fn age_seconds(&self, p: Position) -> f32 {
+        self.ages[p.index()]
+    }
+    /// Requests waiting in the engine.
+    pub fn waiting(&self, p: Position) -> u32 {
+        self.waiting[p.index()]
+    }
+    /// Requests running in the engine.
+    pub fn running(&self, p: Position) -> u32 {
+        self.running[p.index()]
+    }
+    /// Share of the KV cache in use, 0 to 1.
+    pub fn kv_usage(&self, p: Position) -> f64 {
+        self.kv_usage[p.index()]
+    }
+    /// Requests that this process has in flight there.
+    pub fn in_flight_requests(&self, p: Position) -> u32 {
+        self.in_flight_requests[p.index()]
+    }
+    /// Estimated tokens that this process has in flight there.
+    pub fn in_flight_tokens(&self, p: Position) -> u64 {
+        self.in_flight_tokens[p.index()]
+    }
+    /// Size of the KV cache; `None` also when the plan does not read the column.
+    pub fn cache(&self, p: Position) -> Option<CacheGeometry> {
+        self.cache.get(p.index()).copied().flatten()
+    }
+    /// Adapters; `None` also when the plan does not read the column.
+    pub fn lora(&self, p: Position) -> Option<&LoraState> {
+        self.lora.get(p.index())?.as_deref()
+    }
+    /// A configured metric; `None` when the page had none or the plan does not read the column.
+    pub fn scalar(&self, p: Position, id: ScalarId) -> Option<f64> {
+        self.scalars.get(p.index())?.get(usize::from(id.0)).copied().filter(|v| !v.is_nan())
+    }
+}
