@@ -12,8 +12,7 @@ impl Score {
 
     /// `value` clamped into 0 to 1; NaN becomes 0.
     pub fn new(value: f64) -> Self {
-        // `max` returns the other operand for NaN.
-        Self(value.max(0.0).min(1.0))
+        if value.is_nan() { Self::ZERO } else { Self(value.clamp(0.0, 1.0)) }
     }
     /// The number.
     pub fn get(self) -> f64 {

@@ -1,9 +1,11 @@
 //! A request as the picker sees it: headers, what its parser read from the body, and how its response is observed.
 
+mod control;
 mod error;
 mod headers;
 mod prompt;
 
+pub use control::{CONTROL_HEADERS, TrustedHeaders};
 pub use error::ParseError;
 pub use headers::{Headers, names};
 pub use prompt::{BASE_BLOCK_BYTES, BYTES_PER_TOKEN, Prompt, Segment, SegmentKind, TextPrompt};
