@@ -1,0 +1,101 @@
+//! Which subcommand runs: by word, or by the name that the binary was started under.
+
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::Path;
+
+/// An endpoint picker for LLM inference behind Envoy, with the tools to try it without a GPU.
+#[derive(Debug, Parser)]
+#[command(name = "pointsman", version, propagate_version = false)]
+#[command(after_help = "Started under the name `epp` the binary acts as `pointsman epp`.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The endpoint picker: ext_proc on port 9002, health on 9003, metrics and debug pages on 9090
+    #[command(disable_help_flag = true)]
+    Epp {
+        /// Flags of the picker in Go's or GNU's spelling; `pointsman epp --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+        args: Vec<String>,
+    },
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Invocation {
+    /// To run something.
+    Run(Command),
+    /// To say something and end: help, the version, or what is wrong with the command line.
+    Say {
+        /// The text, with its line ends.
+        text: String,
+        /// Whether it was asked for (standard output) or is a complaint (standard error).
+        to_stdout: bool,
+        /// Exit code.
+        code: u8,
+    },
+}
+
+const NO_SIDECAR: &str = "pd-sidecar: the P/D routing sidecar is not part of this release of Pointsman; \
+    keep the sidecar image that you run today (it works beside this picker)\n";
+
+/// Reads a command line, program name first.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Invocation {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    let started_as = args.first().and_then(|name| Path::new(name).file_name()?.to_str().map(str::to_owned));
+    match started_as.as_deref() {
+        Some("pd-sidecar") => {
+            return Invocation::Say { text: NO_SIDECAR.to_owned(), to_stdout: false, code: 2 };
+        }
+        Some("epp") => args.insert(1, OsString::from("epp")),
+        _ => {}
+    }
+    match Cli::try_parse_from(args) {
+        Ok(cli) => Invocation::Run(cli.command),
+        Err(error) => Invocation::Say {
+            text: error.render().to_string(),
+            to_stdout: !error.use_stderr(),
+            code: u8::try_from(error.exit_code()).unwrap_or(2),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(line: &str) -> Invocation {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn flags_of_the_picker_pass_through_as_they_are() {
+        let line = "pointsman epp -v=4 --pool-name p -grpc-port 1 --help";
+        let Invocation::Run(Command::Epp { args }) = parse_words(line) else { panic!("{line}") };
+        assert_eq!(args, ["-v=4", "--pool-name", "p", "-grpc-port", "1", "--help"]);
+    }
+
+    #[test]
+    fn the_name_of_the_binary_chooses_the_subcommand() {
+        let Invocation::Run(Command::Epp { args }) = parse_words("/app/epp --pool-name p") else { panic!() };
+        assert_eq!(args, ["--pool-name", "p"]);
+        let Invocation::Say { text, to_stdout, code } = parse_words("/app/pd-sidecar --port 8000") else {
+            panic!()
+        };
+        assert!(text.contains("not part of this release"));
+        assert_eq!((to_stdout, code), (false, 2));
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors_and_an_unknown_word_is() {
+        for (line, wanted) in [("pointsman --version", 0), ("pointsman --help", 0), ("pointsman epq", 2)] {
+            let Invocation::Say { to_stdout, code, text } = parse_words(line) else { panic!("{line}") };
+            assert_eq!((to_stdout, code), (wanted == 0, wanted), "{line}: {text}");
+        }
+    }
+}
