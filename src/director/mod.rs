@@ -2,8 +2,10 @@
 
 mod envelope;
 mod error;
+mod plan;
 mod subset;
 
 pub use envelope::{BodyView, Envelope};
 pub use error::{ErrorClass, RouteError};
+pub use plan::Plan;
 pub use subset::{SubsetEntry, SubsetHint};

@@ -1,0 +1,45 @@
+//! Everything of one configuration that a request meets, built whole and swapped whole.
+
+use crate::plugin::{DataProducer, PreRequest, ResponseHook, SaturationDetector};
+use crate::pool::Columns;
+use crate::request::ParserKind;
+use std::fmt;
+use std::sync::Arc;
+
+/// The plugins of one configuration, wired. Immutable: another configuration is another plan, and a request keeps the
+/// one that it started with.
+pub struct Plan {
+    /// Counts the plans of this process, from 1.
+    pub generation: u64,
+    /// XXH64 of the configuration's text, as 16 hexadecimal digits: tells whether two replicas run the same one.
+    pub digest: Arc<str>,
+    /// Producers of attributes, each after those whose attributes it reads.
+    pub producers: Vec<(Arc<str>, Arc<dyn DataProducer>)>,
+    /// Hooks before a request leaves, in order of the configuration.
+    pub pre_request: Vec<(Arc<str>, Arc<dyn PreRequest>)>,
+    /// Hooks on the response, in order of the configuration.
+    pub response: Vec<(Arc<str>, Arc<dyn ResponseHook>)>,
+    /// Says how full the pool is.
+    pub saturation: Arc<dyn SaturationDetector>,
+    /// Request parsers in order of precedence; a fallback is the last.
+    pub parsers: Vec<ParserKind>,
+    /// Columns of the candidates that any plugin of the plan reads.
+    pub columns: Columns,
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn names<T: ?Sized>(list: &[(Arc<str>, Arc<T>)]) -> Vec<&str> {
+            list.iter().map(|(name, _)| &**name).collect()
+        }
+        f.debug_struct("Plan")
+            .field("generation", &self.generation)
+            .field("digest", &self.digest)
+            .field("producers", &names(&self.producers))
+            .field("pre_request", &names(&self.pre_request))
+            .field("response", &names(&self.response))
+            .field("parsers", &self.parsers)
+            .field("columns", &self.columns)
+            .finish_non_exhaustive()
+    }
+}
