@@ -1,0 +1,1 @@
+//! What Envoy answers when the picker fails.

@@ -1,0 +1,9 @@
+//! The integration tests: one binary that drives the built program as users do, mostly behind real Envoys.
+//!
+//! `POINTSMAN_ENVOY_VERSIONS` names other Envoy versions than `scripts/envoy-versions`, `POINTSMAN_SKIP_ENVOY=1` skips what
+//! needs an Envoy and says so by name, `POINTSMAN_TEST_PROGRAM` names another program than the one just built.
+
+mod envoy_config;
+mod envoy_failures;
+mod envoy_modes;
+mod support;
