@@ -1,14 +1,24 @@
 //! A request as the picker sees it: headers, what its parser read from the body, and how its response is observed.
 
+mod body;
 mod control;
 mod error;
 mod headers;
+pub mod parser;
 mod prompt;
+mod restore;
+mod salt;
+mod usage;
 
+pub use body::{Body, Pieces};
 pub use control::{CONTROL_HEADERS, TrustedHeaders};
 pub use error::ParseError;
 pub use headers::{Headers, names};
+pub use parser::{Intake, ParserSet};
 pub use prompt::{BASE_BLOCK_BYTES, BYTES_PER_TOKEN, Prompt, Segment, SegmentKind, TextPrompt};
+pub use restore::ModelRestorer;
+pub use salt::CacheSalt;
+pub use usage::UsageReader;
 
 use crate::clock::Moment;
 use std::ops::Range;
@@ -75,8 +85,8 @@ pub struct Parsed {
     pub stream: bool,
     /// The client's cap on output tokens.
     pub max_output_tokens: Option<u32>,
-    /// XXH64 of the cache salt (the salt itself may be a secret and is not kept).
-    pub cache_salt: Option<u64>,
+    /// The cache salt, which seeds the prompt's block chain.
+    pub cache_salt: Option<CacheSalt>,
     /// The prompt.
     pub prompt: Prompt,
 }
