@@ -1,6 +1,7 @@
 //! Which subcommand runs: by word, or by the name that the binary was started under.
 
 use clap::{Parser, Subcommand};
+use pointsman::sim::SimArgs;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -23,6 +24,8 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
         args: Vec<String>,
     },
+    /// An engine that clients and pickers take for vLLM, without a GPU
+    Sim(Box<SimArgs>),
 }
 
 /// What a command line asks for.

@@ -20,3 +20,4 @@ pub mod kv;
 pub mod plugin;
 pub mod pool;
 pub mod request;
+pub mod sim;
