@@ -8,7 +8,9 @@ use super::faults::Faults;
 use super::metrics::FakeMetrics;
 
 /// How answers are made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Words drawn by the seed.
@@ -50,7 +52,7 @@ pub struct SimConfig {
     pub seed: u64,
     /// Bytes of a request body; one more is 413.
     pub max_body_bytes: usize,
-    /// Value of `x-inference-pod`; none, no header.
+    /// Value of `x-inference-pod`; without one it is the address that the client reached.
     pub pod_name: Option<String>,
     /// Value of `x-inference-namespace`.
     pub pod_namespace: Option<String>,

@@ -42,7 +42,11 @@ pub enum DriveError {
 }
 
 enum Command {
-    Submit { request: Request, progress: watch::Sender<Progress>, reply: oneshot::Sender<Result<(), Refusal>> },
+    Submit {
+        request: Request,
+        progress: watch::Sender<Progress>,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
     Cancel(RequestId),
     ResetPrefixCache,
     Slowdown(f64),
@@ -322,7 +326,8 @@ impl Worker {
                     live.progress.send_modify(|p| p.generated += 1);
                 }
                 EventKind::Finished(Summary { generated_tokens, .. }) => {
-                    live.progress.send_modify(|p| *p = Progress { generated: generated_tokens, finished: true, ..*p });
+                    live.progress
+                        .send_modify(|p| *p = Progress { generated: generated_tokens, finished: true, ..*p });
                     self.live.remove(&id);
                 }
                 EventKind::Preempted | EventKind::BlockStored { .. } | EventKind::BlockRemoved { .. } => {}

@@ -123,9 +123,11 @@ mod tests {
 
     #[test]
     fn a_patch_sets_only_its_keys() {
-        let once = patch(serde_json::json!({"hang": true, "error_rate": 0.5, "error_types": ["rate_limit"]})).unwrap();
+        let once = patch(serde_json::json!({"hang": true, "error_rate": 0.5, "error_types": ["rate_limit"]}))
+            .unwrap();
         assert_eq!(once.error_types, [FailureType::RateLimit]);
-        let twice = once.patched(serde_json::json!({"hang": false, "metrics": "slow"}).as_object().unwrap()).unwrap();
+        let twice =
+            once.patched(serde_json::json!({"hang": false, "metrics": "slow"}).as_object().unwrap()).unwrap();
         assert_eq!((twice.hang, twice.error_rate, twice.metrics), (false, 0.5, MetricsFault::Slow));
     }
 

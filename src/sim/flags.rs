@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::SimError;
 use super::config::{LoraModule, Mode, SimConfig};
 use super::engine::{Gaussian, Latency, StepCost, TimedCost};
 use super::faults::{FailureType, Faults, MetricsFault};
 use super::metrics::FakeMetrics;
-use super::SimError;
 
 /// A time on the command line: a number of milliseconds, or with a unit (`250us`, `12ms`, `1.5s`).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,7 +31,8 @@ impl FromStr for Millis {
             "m" => 60.0,
             other => return Err(format!("`{other}` is no unit of time; known are ns, us, ms, s, m")),
         };
-        let number: f64 = number.parse().map_err(|_| format!("`{text}` is no time; write 12, 250us or 1.5s"))?;
+        let number: f64 =
+            number.parse().map_err(|_| format!("`{text}` is no time; write 12, 250us or 1.5s"))?;
         Duration::try_from_secs_f64(number * factor).map(Self).map_err(|e| e.to_string())
     }
 }
@@ -141,7 +142,7 @@ pub struct SimArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     enable_request_id_headers: bool,
-    /// Value of x-inference-pod on answers
+    /// Value of x-inference-pod on answers [default: address and port that the client reached]
     #[arg(long, env = "POD_NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pod_name: Option<String>,
@@ -176,27 +177,51 @@ pub struct SimArgs {
     decode_context_ms: Option<Millis>,
 
     /// Time to the first token, whatever the prompt
-    #[arg(long, help_heading = "A timer per request (any of these replaces shared steps)", value_name = "TIME")]
+    #[arg(
+        long,
+        help_heading = "A timer per request (any of these replaces shared steps)",
+        value_name = "TIME"
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     time_to_first_token: Option<Millis>,
     /// Its standard deviation
-    #[arg(long, help_heading = "A timer per request (any of these replaces shared steps)", value_name = "TIME")]
+    #[arg(
+        long,
+        help_heading = "A timer per request (any of these replaces shared steps)",
+        value_name = "TIME"
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     time_to_first_token_std_dev: Option<Millis>,
     /// Time between tokens
-    #[arg(long, help_heading = "A timer per request (any of these replaces shared steps)", value_name = "TIME")]
+    #[arg(
+        long,
+        help_heading = "A timer per request (any of these replaces shared steps)",
+        value_name = "TIME"
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     inter_token_latency: Option<Millis>,
     /// Its standard deviation
-    #[arg(long, help_heading = "A timer per request (any of these replaces shared steps)", value_name = "TIME")]
+    #[arg(
+        long,
+        help_heading = "A timer per request (any of these replaces shared steps)",
+        value_name = "TIME"
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     inter_token_latency_std_dev: Option<Millis>,
     /// Constant part of the time to the first token
-    #[arg(long, help_heading = "A timer per request (any of these replaces shared steps)", value_name = "TIME")]
+    #[arg(
+        long,
+        help_heading = "A timer per request (any of these replaces shared steps)",
+        value_name = "TIME"
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     prefill_overhead: Option<Millis>,
     /// Time for each prompt token that is not cached
-    #[arg(long, help_heading = "A timer per request (any of these replaces shared steps)", value_name = "TIME")]
+    #[arg(
+        long,
+        help_heading = "A timer per request (any of these replaces shared steps)",
+        value_name = "TIME"
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     prefill_time_per_token: Option<Millis>,
     /// Factor on times when all seats are taken
@@ -369,7 +394,9 @@ impl SimArgs {
         let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
         let mut keys: serde_json::Map<String, serde_json::Value> =
             serde_saphyr::from_str(&text).map_err(|e| failed(e.to_string()))?;
-        for (alias, key) in [("kv-cache-size", "num-gpu-blocks-override"), ("enable-kvcache", "enable-prefix-caching")] {
+        for (alias, key) in
+            [("kv-cache-size", "num-gpu-blocks-override"), ("enable-kvcache", "enable-prefix-caching")]
+        {
             if let Some(value) = keys.remove(alias) {
                 keys.insert(key.into(), value);
             }
@@ -447,7 +474,8 @@ impl SimArgs {
 
     fn latency(&self) -> Latency {
         let of = |flag: Option<Millis>| flag.map(|m| m.0);
-        let first = self.time_to_first_token.or(self.time_to_first_token_std_dev.map(|_| Millis(Duration::ZERO)));
+        let first =
+            self.time_to_first_token.or(self.time_to_first_token_std_dev.map(|_| Millis(Duration::ZERO)));
         let timers = [self.inter_token_latency, self.inter_token_latency_std_dev, self.prefill_overhead];
         if first.is_some() || self.prefill_time_per_token.is_some() || timers.iter().any(Option::is_some) {
             return Latency::Timed(TimedCost {
@@ -467,7 +495,9 @@ impl SimArgs {
         let usual = StepCost::default();
         Latency::Step(StepCost {
             base: of(self.decode_step_ms).unwrap_or(usual.base),
-            prefill_tokens_per_second: self.prefill_tokens_per_second.unwrap_or(usual.prefill_tokens_per_second),
+            prefill_tokens_per_second: self
+                .prefill_tokens_per_second
+                .unwrap_or(usual.prefill_tokens_per_second),
             per_decode_seq: of(self.decode_seq_ms).unwrap_or(usual.per_decode_seq),
             per_kilotoken_context: of(self.decode_context_ms).unwrap_or(usual.per_kilotoken_context),
         })
@@ -488,7 +518,8 @@ impl SimArgs {
 
     fn fake_metrics(&self) -> Result<Option<FakeMetrics>, SimError> {
         let Some(value) = self.fake_metrics.clone() else { return Ok(None) };
-        let wrong = |reason: serde_json::Error| SimError::Flag { flag: "--fake-metrics", reason: reason.to_string() };
+        let wrong =
+            |reason: serde_json::Error| SimError::Flag { flag: "--fake-metrics", reason: reason.to_string() };
         serde_json::from_value(value).map(Some).map_err(wrong)
     }
 }

@@ -28,12 +28,12 @@ pub use metrics::{FakeLora, FakeMetrics};
 #[derive(Debug, thiserror::Error)]
 pub enum SimError {
     /// The port is taken, or the address is not this machine's.
-    #[error("cannot listen on {address}: {source}; free the port or choose another with --port or --host")]
+    #[error("cannot listen on {address}: {cause}; free the port or choose another with --port or --host")]
     Bind {
         /// Where.
         address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
+        /// Why. Not a `source`: the message says it already.
+        cause: std::io::Error,
     },
     /// The system gives no thread.
     #[error("cannot start the engine's thread: {0}")]

@@ -153,11 +153,11 @@ pub fn last_user_text(messages: &[Message<'_>]) -> String {
 
 /// Each is four bytes, hence one token.
 const WORDS: [&str; 64] = [
-    " the", " and", " for", " you", " are", " not", " but", " all", " can", " had", " her", " was", " one", " our", " out",
-    " day", " get", " has", " him", " how", " man", " new", " now", " old", " see", " two", " way", " who", " boy", " did",
-    " its", " let", " put", " say", " she", " too", " use", " yes", " far", " few", " got", " own", " run", " set", " top",
-    " try", " why", " ask", " big", " car", " cut", " end", " eye", " job", " key", " law", " lot", " map", " net", " pay",
-    " red", " sea", " sun", " win",
+    " the", " and", " for", " you", " are", " not", " but", " all", " can", " had", " her", " was", " one",
+    " our", " out", " day", " get", " has", " him", " how", " man", " new", " now", " old", " see", " two",
+    " way", " who", " boy", " did", " its", " let", " put", " say", " she", " too", " use", " yes", " far",
+    " few", " got", " own", " run", " set", " top", " try", " why", " ask", " big", " car", " cut", " end",
+    " eye", " job", " key", " law", " lot", " map", " net", " pay", " red", " sea", " sun", " win",
 ];
 
 /// What a request will be answered, token by token.
@@ -173,7 +173,8 @@ impl Answer {
     /// The words that a prompt gets under a seed.
     pub fn words(seed: u64, prompt: &[u32]) -> Self {
         let tail = &prompt[prompt.len().saturating_sub(64)..];
-        let mixed = tail.iter().fold(seed ^ prompt.len() as u64, |h, t| xxh3_64_with_seed(&t.to_le_bytes(), h));
+        let mixed =
+            tail.iter().fold(seed ^ prompt.len() as u64, |h, t| xxh3_64_with_seed(&t.to_le_bytes(), h));
         Self::Words(mixed)
     }
 

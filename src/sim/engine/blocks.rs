@@ -154,8 +154,16 @@ impl BlockPool {
 
     fn unlink(&mut self, block: u32) {
         let Block { prev, next, .. } = self.blocks[block as usize];
-        if prev == NIL { self.head = next } else { self.blocks[prev as usize].next = next }
-        if next == NIL { self.tail = prev } else { self.blocks[next as usize].prev = prev }
+        if prev == NIL {
+            self.head = next
+        } else {
+            self.blocks[prev as usize].next = next
+        }
+        if next == NIL {
+            self.tail = prev
+        } else {
+            self.blocks[next as usize].prev = prev
+        }
         self.free -= 1;
     }
 
@@ -163,7 +171,11 @@ impl BlockPool {
         let tail = self.tail;
         self.blocks[block as usize].prev = tail;
         self.blocks[block as usize].next = NIL;
-        if tail == NIL { self.head = block } else { self.blocks[tail as usize].next = block }
+        if tail == NIL {
+            self.head = block
+        } else {
+            self.blocks[tail as usize].next = block
+        }
         self.tail = block;
         self.free += 1;
     }
@@ -172,7 +184,11 @@ impl BlockPool {
         let head = self.head;
         self.blocks[block as usize].next = head;
         self.blocks[block as usize].prev = NIL;
-        if head == NIL { self.tail = block } else { self.blocks[head as usize].prev = block }
+        if head == NIL {
+            self.tail = block
+        } else {
+            self.blocks[head as usize].prev = block
+        }
         self.head = block;
         self.free += 1;
     }
@@ -195,7 +211,9 @@ impl BlockPool {
             return Err(format!("free: list {seen}, counter {}, idle {idle}", self.free));
         }
         let keyed = self.blocks.iter().filter(|b| b.key.is_some()).count();
-        if keyed != self.by_key.len() || self.by_key.iter().any(|(k, b)| self.blocks[*b as usize].key != Some(*k)) {
+        if keyed != self.by_key.len()
+            || self.by_key.iter().any(|(k, b)| self.blocks[*b as usize].key != Some(*k))
+        {
             return Err(format!("{keyed} blocks with keys, {} in the map", self.by_key.len()));
         }
         Ok(())

@@ -50,7 +50,8 @@ impl StepCost {
         let decode = self.per_decode_seq.as_secs_f64() * f64::from(decode_seqs);
         let context = self.per_kilotoken_context.as_secs_f64() * context_tokens as f64 / 1000.0;
         // A step of no length would never let time pass.
-        Duration::from_secs_f64(self.base.as_secs_f64() + prefill + decode + context).max(Duration::from_nanos(100))
+        Duration::from_secs_f64(self.base.as_secs_f64() + prefill + decode + context)
+            .max(Duration::from_nanos(100))
     }
 }
 
@@ -132,7 +133,9 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         let g = Gaussian { mean: Duration::from_millis(10), std_dev: Duration::from_millis(50) };
         let drawn: Vec<_> = (0..1000).map(|_| g.draw(&mut rng)).collect();
-        assert!(drawn.iter().all(|d| *d >= Duration::from_micros(2999) && *d <= Duration::from_micros(17001)));
+        assert!(
+            drawn.iter().all(|d| *d >= Duration::from_micros(2999) && *d <= Duration::from_micros(17001))
+        );
         assert!(drawn.iter().any(|d| *d != g.mean));
     }
 

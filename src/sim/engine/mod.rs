@@ -21,7 +21,9 @@ use std::collections::{BTreeMap, HashMap};
 
 pub use blocks::BlockPool;
 pub use latency::{Gaussian, Latency, StepCost, TimedCost};
-pub use request::{AdapterId, BlockKeys, Event, EventKind, FinishReason, Refusal, Request, RequestId, Summary};
+pub use request::{
+    AdapterId, BlockKeys, Event, EventKind, FinishReason, Refusal, Request, RequestId, Summary,
+};
 pub use time::Time;
 
 use request::Seq;
@@ -338,7 +340,8 @@ impl Engine {
         if self.config.prefix_caching {
             let full = ((tokens / self.config.block_size) as usize).min(seq.keys.len());
             for i in seq.stored..full {
-                let (key, parent) = (seq.keys.as_slice()[i], i.checked_sub(1).map(|p| seq.keys.as_slice()[p]));
+                let (key, parent) =
+                    (seq.keys.as_slice()[i], i.checked_sub(1).map(|p| seq.keys.as_slice()[p]));
                 if self.pool.store(seq.blocks[i], key) && self.config.block_events {
                     out.push(Event { at, id, kind: EventKind::BlockStored { key, parent } });
                 }
@@ -355,7 +358,9 @@ impl Engine {
         while budget > 0 && self.running.len() < self.config.max_num_seqs as usize {
             let next = match cursor {
                 None => self.waiting.iter().next(),
-                Some(c) => self.waiting.range((std::ops::Bound::Excluded(c), std::ops::Bound::Unbounded)).next(),
+                Some(c) => {
+                    self.waiting.range((std::ops::Bound::Excluded(c), std::ops::Bound::Unbounded)).next()
+                }
             };
             let Some((&key, &slot)) = next else { break };
             cursor = Some(key);
@@ -381,7 +386,8 @@ impl Engine {
     fn adapter_must_wait(&self, slot: u32) -> bool {
         let Some(adapter) = self.seq(slot).and_then(|s| s.adapter) else { return false };
         let running = self.adapters_running.get(adapter.index()).copied().unwrap_or(0);
-        running == 0 && self.adapters_running.iter().filter(|n| **n > 0).count() >= self.config.max_loras as usize
+        running == 0
+            && self.adapters_running.iter().filter(|n| **n > 0).count() >= self.config.max_loras as usize
     }
 
     /// Looks up the cached prefix of a waiting sequence and takes blocks for its first chunk. The tokens of that chunk,
@@ -416,7 +422,8 @@ impl Engine {
             seq.started = Some(at);
             seq.cached_tokens = cached.min(seq.prompt_tokens - 1);
         }
-        let (id, adapter, kind) = (seq.id, seq.adapter, EventKind::Started { cached_tokens: seq.cached_tokens });
+        let (id, adapter, kind) =
+            (seq.id, seq.adapter, EventKind::Started { cached_tokens: seq.cached_tokens });
         if let Some(adapter) = adapter {
             *counter(&mut self.adapters_waiting, adapter) -= 1;
             *counter(&mut self.adapters_running, adapter) += 1;

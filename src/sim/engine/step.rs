@@ -28,7 +28,10 @@ impl Engine {
         let mut next = 0;
         while next < self.running.len() && budget > 0 {
             let slot = self.running[next];
-            let Some((wanted, computed)) = self.seq(slot).map(|s| (s.known() - s.computed, s.computed)) else { break };
+            let Some((wanted, computed)) = self.seq(slot).map(|s| (s.known() - s.computed, s.computed))
+            else {
+                break;
+            };
             let chunk = wanted.min(budget);
             if !self.grow_or_preempt(slot, computed + chunk, at, out) {
                 break;

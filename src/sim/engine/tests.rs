@@ -29,7 +29,10 @@ fn small() -> EngineConfig {
 fn timed() -> EngineConfig {
     EngineConfig {
         latency: Latency::Timed(TimedCost {
-            first_token: Some(Gaussian { mean: Duration::from_millis(100), std_dev: Duration::from_millis(20) }),
+            first_token: Some(Gaussian {
+                mean: Duration::from_millis(100),
+                std_dev: Duration::from_millis(20),
+            }),
             prefill_overhead: Duration::ZERO,
             prefill_per_token: Duration::ZERO,
             inter_token: Gaussian::fixed(Duration::from_micros(250)),
@@ -245,7 +248,9 @@ fn only_so_many_adapters_run_at_once() {
     let mut engine = Engine::new(small());
     for (id, adapter) in [(1, Some(0)), (2, Some(1)), (3, None), (4, Some(0))] {
         let adapter = adapter.map(AdapterId);
-        engine.submit(Time::ZERO, Request { adapter, ..request(id, &tokens(id as u32 * 50, 4), &[1]) }).unwrap();
+        engine
+            .submit(Time::ZERO, Request { adapter, ..request(id, &tokens(id as u32 * 50, 4), &[1]) })
+            .unwrap();
     }
     let mut events = Vec::new();
     engine.advance(Time::ZERO, &mut events);

@@ -82,10 +82,16 @@ fn the_file_gives_what_the_line_leaves_out() {
     .unwrap();
     let args = parse(&format!("--port 9200 --config {}", path.display())).unwrap().with_file().unwrap();
     let config = args.configs().unwrap().remove(0);
-    assert_eq!((config.model.as_str(), config.listen.port(), config.names()), ("filed", 9200, vec!["one".to_owned()]));
+    assert_eq!(
+        (config.model.as_str(), config.listen.port(), config.names()),
+        ("filed", 9200, vec!["one".to_owned()])
+    );
     assert_eq!((config.loras.len(), config.engine.num_blocks), (1, 12));
     let Latency::Timed(cost) = config.engine.latency else { panic!("shared steps") };
-    assert_eq!((cost.prefill_overhead, cost.inter_token.mean), (Duration::from_millis(30), Duration::from_millis(12)));
+    assert_eq!(
+        (cost.prefill_overhead, cost.inter_token.mean),
+        (Duration::from_millis(30), Duration::from_millis(12))
+    );
     std::fs::write(&path, "prot: 1\n").unwrap();
     let error = parse(&format!("--config {}", path.display())).unwrap().with_file().unwrap_err().to_string();
     assert!(error.contains("prot") && error.contains("sim.yaml"), "{error}");

@@ -1,5 +1,6 @@
 //! One server's state and its routes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,11 +44,10 @@ pub struct App {
     control: mpsc::Sender<Control>,
     rng: Mutex<fastrand::Rng>,
     created: u64,
-    port: u16,
 }
 
 impl App {
-    pub fn new(config: SimConfig, port: u16, control: mpsc::Sender<Control>) -> std::io::Result<Self> {
+    pub fn new(config: SimConfig, control: mpsc::Sender<Control>) -> std::io::Result<Self> {
         let adapters = config.loras.iter().map(|l| l.name.clone()).collect();
         let driver = Driver::start(config.engine.clone(), adapters)?;
         driver.set_slowdown(config.faults.slowdown);
@@ -68,7 +68,6 @@ impl App {
             control,
             rng: Mutex::new(fastrand::Rng::with_seed(config.seed)),
             created: unix_now() as u64,
-            port,
             config,
         })
     }
@@ -87,7 +86,12 @@ impl App {
     }
 
     /// Answers one request, or says that the connection is to be closed.
-    pub async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
+    /// `reached` is the address that the client connected to.
+    pub async fn serve(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        reached: SocketAddr,
+    ) -> Result<Response<Body>, Dropped> {
         let (parts, body) = request.into_parts();
         if !parts.uri.path().starts_with("/admin/") {
             self.hang_or_refuse().await?;
@@ -97,7 +101,7 @@ impl App {
             Err(Failure::Api(error)) => error.response(),
             Err(Failure::Dropped) => return Err(Dropped),
         };
-        self.mark(&parts, &mut response);
+        self.mark(&parts, reached, &mut response);
         Ok(response)
     }
 
@@ -109,15 +113,17 @@ impl App {
     }
 
     /// Who answered, and the request's id.
-    fn mark(&self, parts: &Parts, response: &mut Response<Body>) {
+    fn mark(&self, parts: &Parts, reached: SocketAddr, response: &mut Response<Body>) {
         let headers = response.headers_mut();
-        let texts = [("x-inference-pod", &self.config.pod_name), ("x-inference-namespace", &self.config.pod_namespace)];
+        let pod = self.config.pod_name.clone().unwrap_or_else(|| reached.to_string());
+        let texts =
+            [("x-inference-pod", Some(pod)), ("x-inference-namespace", self.config.pod_namespace.clone())];
         for (name, text) in texts {
-            if let Some(value) = text.as_ref().and_then(|t| HeaderValue::try_from(t.as_str()).ok()) {
+            if let Some(value) = text.and_then(|t| HeaderValue::try_from(t).ok()) {
                 headers.insert(name, value);
             }
         }
-        headers.insert("x-inference-port", HeaderValue::from(self.port));
+        headers.insert("x-inference-port", HeaderValue::from(reached.port()));
         if let Some(id) = parts.headers.get("x-request-id").filter(|_| self.config.request_id_headers) {
             headers.insert("x-request-id", id.clone());
         }
@@ -158,7 +164,8 @@ impl App {
     fn authorize(&self, parts: &Parts) -> Result<(), ApiError> {
         let given = parts.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let key = given.and_then(|v| v.strip_prefix("Bearer "));
-        if self.config.api_keys.is_empty() || key.is_some_and(|k| self.config.api_keys.iter().any(|a| a == k)) {
+        if self.config.api_keys.is_empty() || key.is_some_and(|k| self.config.api_keys.iter().any(|a| a == k))
+        {
             return Ok(());
         }
         Err(ApiError {
@@ -169,9 +176,15 @@ impl App {
         })
     }
 
-    async fn generate(self: &Arc<Self>, api: Api, parts: &Parts, body: Incoming) -> Result<Response<Body>, Failure> {
+    async fn generate(
+        self: &Arc<Self>,
+        api: Api,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<Response<Body>, Failure> {
         let limit = self.config.max_body_bytes;
-        let (bytes, digest) = body::read(body, limit, parts.headers.contains_key("x-sim-echo-body-hash")).await?;
+        let (bytes, digest) =
+            body::read(body, limit, parts.headers.contains_key("x-sim-echo-body-hash")).await?;
         let answered = self.generate_from(api, parts, bytes).await;
         let Some(digest) = digest else { return answered };
         // Also an error tells what came in.
@@ -247,7 +260,9 @@ impl App {
                 let _ = faults.wait_for(|f| f.metrics != MetricsFault::Hang).await;
             }
             MetricsFault::Missing => return Ok(unrouted("/metrics")),
-            MetricsFault::Garbage => return Ok(typed(StatusCode::OK, "text/html", "<html>not a metrics page</html>")),
+            MetricsFault::Garbage => {
+                return Ok(typed(StatusCode::OK, "text/html", "<html>not a metrics page</html>"));
+            }
         }
         let stats = self.driver.with_stats(|s| s.clone());
         let page = self.page.render(&stats, self.config.fake_metrics.as_ref(), unix_now());
@@ -258,7 +273,8 @@ impl App {
         let (bytes, _) = body::read(body, self.config.max_body_bytes, false).await?;
         let tokens = prepare::tokens_of(&bytes)?;
         let max = self.config.engine.max_model_len;
-        let answer = json!({"count": tokens.len(), "max_model_len": max, "tokens": tokens, "token_strs": null});
+        let answer =
+            json!({"count": tokens.len(), "max_model_len": max, "tokens": tokens, "token_strs": null});
         Ok(json_response(StatusCode::OK, &answer))
     }
 

@@ -32,7 +32,11 @@ impl Digest {
 }
 
 /// Reads a whole body of at most `limit` bytes, with its digest when wanted.
-pub async fn read(mut body: Incoming, limit: usize, digest: bool) -> Result<(Bytes, Option<Digest>), Failure> {
+pub async fn read(
+    mut body: Incoming,
+    limit: usize,
+    digest: bool,
+) -> Result<(Bytes, Option<Digest>), Failure> {
     use hyper::body::Body as _;
     let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if expected > limit {
@@ -55,7 +59,8 @@ pub async fn read(mut body: Incoming, limit: usize, digest: bool) -> Result<(Byt
 }
 
 /// Answers with what was received: method, path, query, headers in order, trailers, length and hash of the body, and the
-/// body itself while it is small. Keeps no more than that of a body, however large.
+/// body itself while it is small. Keeps no more than that of a body, however large. `/echo/<status>` answers with that
+/// status; 204 and 304 have no body.
 pub async fn echo(parts: &Parts, mut body: Incoming) -> Result<Response<Body>, Failure> {
     let mut hasher = Xxh64::new(0);
     let (mut bytes, mut frames, mut kept) = (0u64, 0u64, Vec::new());
@@ -75,8 +80,10 @@ pub async fn echo(parts: &Parts, mut body: Incoming) -> Result<Response<Body>, F
     }
     let digest = Digest { bytes, xxh64: hasher.digest() };
     let text = (kept.len() <= ECHO_TEXT).then(|| String::from_utf8(kept).ok()).flatten();
+    let status = parts.uri.path().strip_prefix("/echo/").and_then(|s| s.parse().ok());
+    let status = status.filter(|s: &StatusCode| !s.is_informational()).unwrap_or(StatusCode::OK);
     let mut response = json_response(
-        StatusCode::OK,
+        status,
         &json!({
             "method": parts.method.as_str(),
             "path": parts.uri.path(),
@@ -89,6 +96,9 @@ pub async fn echo(parts: &Parts, mut body: Incoming) -> Result<Response<Body>, F
             "body": text,
         }),
     );
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        *response.body_mut() = Body::empty();
+    }
     digest.write(response.headers_mut());
     Ok(response)
 }

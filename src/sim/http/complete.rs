@@ -29,7 +29,12 @@ struct Choice {
 }
 
 /// Submits all jobs and answers when they are done, or as they go on.
-pub async fn answer(app: &Arc<App>, api: Api, id: &str, prepared: Prepared) -> Result<Response<Body>, Failure> {
+pub async fn answer(
+    app: &Arc<App>,
+    api: Api,
+    id: &str,
+    prepared: Prepared,
+) -> Result<Response<Body>, Failure> {
     let shape = Shape::new(api, id, &prepared.model, unix_now() as u64, prepared.max_tokens);
     let usage = Usage { prompt: prepared.prompt_tokens(), completion: prepared.output_tokens(), cached: 0 };
     let dies_after = app.faults.borrow().die_after_tokens;

@@ -54,10 +54,10 @@ impl Server {
     /// When the address is taken or not ours, or the system gives no thread.
     pub async fn bind(config: SimConfig) -> Result<Self, SimError> {
         let asked = config.listen;
-        let listener = listen(asked).map_err(|source| SimError::Bind { address: asked, source })?;
-        let address = listener.local_addr().map_err(|source| SimError::Bind { address: asked, source })?;
+        let listener = listen(asked).map_err(|cause| SimError::Bind { address: asked, cause })?;
+        let address = listener.local_addr().map_err(|cause| SimError::Bind { address: asked, cause })?;
         let (tell, control) = mpsc::channel(4);
-        let app = App::new(config, address.port(), tell).map_err(SimError::Thread)?;
+        let app = App::new(config, tell).map_err(SimError::Thread)?;
         Ok(Self { listener, address, app: Arc::new(app), control })
     }
 
@@ -160,7 +160,8 @@ impl Connections {
         let (app, closing) = (self.app.clone(), self.closing.clone());
         self.tasks.spawn(async move {
             let _ = stream.set_nodelay(true);
-            let service = service_fn(move |request| app.clone().serve(request));
+            let Ok(reached) = stream.local_addr() else { return };
+            let service = service_fn(move |request| app.clone().serve(request, reached));
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(None);
             let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));

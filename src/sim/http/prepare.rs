@@ -101,7 +101,10 @@ pub fn prepare(app: &App, api: Api, body: &[u8]) -> Result<Prepared, ApiError> {
     let fields: Fields<'_> = serde_json::from_slice(body)
         .map_err(|e| ApiError::bad_request(None, format!("The request body is not as expected: {e}.")))?;
     if fields.n.is_some_and(|n| n != 1) {
-        return Err(ApiError::bad_request(Some("n"), "This server generates one choice per prompt: n must be 1."));
+        return Err(ApiError::bad_request(
+            Some("n"),
+            "This server generates one choice per prompt: n must be 1.",
+        ));
     }
     let model = fields.model.as_deref().map_or_else(|| app.names[0].clone(), str::to_owned);
     let adapter = app.adapter_of(&model)?;
@@ -136,7 +139,10 @@ fn prompts(api: Api, fields: &Fields<'_>) -> Result<Vec<(Vec<u32>, String)>, Api
             Some(messages) if !messages.is_empty() => {
                 Ok(vec![(chat_prompt(fields.tools.as_ref(), messages), last_user_text(messages))])
             }
-            _ => Err(ApiError::bad_request(Some("messages"), "messages: a list of at least one message is needed.")),
+            _ => Err(ApiError::bad_request(
+                Some("messages"),
+                "messages: a list of at least one message is needed.",
+            )),
         },
         Api::Completions => completion_prompts(fields.prompt.as_ref()),
         Api::Responses => {
@@ -144,8 +150,15 @@ fn prompts(api: Api, fields: &Fields<'_>) -> Result<Vec<(Vec<u32>, String)>, Api
             messages.extend(fields.instructions.as_deref().map(|text| Message::new("system", text)));
             match &fields.input {
                 Some(Input::Text(text)) => messages.push(Message::new("user", text)),
-                Some(Input::Messages(list)) if !list.is_empty() => messages.extend(list.iter().map(Message::reborrow)),
-                _ => return Err(ApiError::bad_request(Some("input"), "input: a text or a list of messages is needed.")),
+                Some(Input::Messages(list)) if !list.is_empty() => {
+                    messages.extend(list.iter().map(Message::reborrow))
+                }
+                _ => {
+                    return Err(ApiError::bad_request(
+                        Some("input"),
+                        "input: a text or a list of messages is needed.",
+                    ));
+                }
             }
             Ok(vec![(chat_prompt(fields.tools.as_ref(), &messages), last_user_text(&messages))])
         }
@@ -167,7 +180,10 @@ fn completion_prompts(prompt: Option<&Prompt<'_>>) -> Result<Vec<(Vec<u32>, Stri
         None => vec![],
     };
     if prompts.is_empty() || prompts.iter().any(|(tokens, _)| tokens.is_empty()) {
-        return Err(ApiError::bad_request(Some("prompt"), "prompt: a text, a list of texts or token ids is needed."));
+        return Err(ApiError::bad_request(
+            Some("prompt"),
+            "prompt: a text, a list of texts or token ids is needed.",
+        ));
     }
     if prompts.len() > 1024 {
         return Err(ApiError::bad_request(Some("prompt"), "prompt: at most 1024 prompts in one request."));

@@ -41,8 +41,12 @@ impl ApiError {
     pub fn injected(failure: FailureType) -> Self {
         let (status, kind, message) = match failure {
             FailureType::RateLimit => (429, "RateLimitError", "Rate limit reached (injected)."),
-            FailureType::InvalidApiKey => (401, "AuthenticationError", "Incorrect API key provided (injected)."),
-            FailureType::ContextLength => (400, "BadRequestError", "The context length is exceeded (injected)."),
+            FailureType::InvalidApiKey => {
+                (401, "AuthenticationError", "Incorrect API key provided (injected).")
+            }
+            FailureType::ContextLength => {
+                (400, "BadRequestError", "The context length is exceeded (injected).")
+            }
             FailureType::ServerError => (500, "InternalServerError", "The engine failed (injected)."),
             FailureType::InvalidRequest => (400, "BadRequestError", "The request is invalid (injected)."),
             FailureType::ModelNotFound => (404, "NotFoundError", "The model does not exist (injected)."),
@@ -89,9 +93,13 @@ impl From<DriveError> for Failure {
         let (status, kind) = match error {
             DriveError::Stopped => return Self::Dropped,
             DriveError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError"),
-            DriveError::Refused(Refusal::QueueFull { .. }) => (StatusCode::TOO_MANY_REQUESTS, "RateLimitError"),
+            DriveError::Refused(Refusal::QueueFull { .. }) => {
+                (StatusCode::TOO_MANY_REQUESTS, "RateLimitError")
+            }
             DriveError::Refused(Refusal::Length { .. }) => (StatusCode::BAD_REQUEST, "BadRequestError"),
-            DriveError::Refused(Refusal::DuplicateId) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
+            DriveError::Refused(Refusal::DuplicateId) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError")
+            }
         };
         Self::Api(ApiError { status, kind, param: None, message: error.to_string() })
     }

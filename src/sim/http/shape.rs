@@ -84,7 +84,15 @@ impl Shape {
             Api::Responses => "resp_",
         };
         let id = format!("{prefix}{id}");
-        Self { api, id, model: model.into(), created, max_tokens, said: String::new(), ended: FinishReason::Stop }
+        Self {
+            api,
+            id,
+            model: model.into(),
+            created,
+            max_tokens,
+            said: String::new(),
+            ended: FinishReason::Stop,
+        }
     }
 
     /// The whole answer.
@@ -138,7 +146,13 @@ impl Shape {
     /// The object of `/v1/responses`; without an end it is in progress.
     fn response(&self, text: &str, end: Option<(FinishReason, Usage)>) -> Value {
         let cut = end.is_some_and(|(e, _)| e == FinishReason::Length);
-        let status = if end.is_none() { "in_progress" } else if cut { "incomplete" } else { "completed" };
+        let status = if end.is_none() {
+            "in_progress"
+        } else if cut {
+            "incomplete"
+        } else {
+            "completed"
+        };
         let output = end.map(|_| {
             json!({
                 "id": self.message_id(), "content": [self.part(text)], "role": "assistant",

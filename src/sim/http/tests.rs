@@ -79,7 +79,9 @@ fn keys(value: &Value) -> Vec<String> {
     match value {
         Value::Object(map) => map
             .iter()
-            .flat_map(|(k, v)| std::iter::once(k.clone()).chain(keys(v).into_iter().map(move |inner| format!("{k}.{inner}"))))
+            .flat_map(|(k, v)| {
+                std::iter::once(k.clone()).chain(keys(v).into_iter().map(move |inner| format!("{k}.{inner}")))
+            })
             .collect(),
         Value::Array(list) => list.first().map(keys).unwrap_or_default(),
         _ => vec![],
@@ -116,12 +118,15 @@ async fn answers_have_the_recorded_shapes() {
     let recorded = |text: &str| keys(&serde_json::from_str(text).unwrap());
     let models: Value = serde_json::from_str(&sim.get("/v1/models").await.1).unwrap();
     assert_eq!(keys(&models), recorded(include_str!("../../../tests/fixtures/vllm/models.json")));
-    let response = sim.json("/v1/responses", &json!({"input": "hi", "max_output_tokens": 5, "ignore_eos": true})).await;
+    let response =
+        sim.json("/v1/responses", &json!({"input": "hi", "max_output_tokens": 5, "ignore_eos": true})).await;
     assert_eq!(keys(&response), recorded(include_str!("../../../tests/fixtures/vllm/responses.json")));
-    let missing = sim.post("/v1/chat/completions", &json!({"model": "nope", "messages": []})).send().await.unwrap();
+    let missing =
+        sim.post("/v1/chat/completions", &json!({"model": "nope", "messages": []})).send().await.unwrap();
     assert_eq!(missing.status(), 404);
     let missing: Value = serde_json::from_str(&missing.text().await.unwrap()).unwrap();
-    let error: Value = serde_json::from_str(include_str!("../../../tests/fixtures/vllm/error-404.json")).unwrap();
+    let error: Value =
+        serde_json::from_str(include_str!("../../../tests/fixtures/vllm/error-404.json")).unwrap();
     assert_eq!(missing, error);
 }
 
@@ -150,7 +155,8 @@ async fn a_stream_says_what_a_plain_answer_says() {
     let mut body = chat("the same");
     body["stream"] = true.into();
     let text = sim.post("/v1/chat/completions", &body).send().await.unwrap().text().await.unwrap();
-    let said: String = events(&text).iter().filter_map(|e| e["choices"][0]["delta"]["content"].as_str()).collect();
+    let said: String =
+        events(&text).iter().filter_map(|e| e["choices"][0]["delta"]["content"].as_str()).collect();
     assert_eq!(said, plain["choices"][0]["message"]["content"]);
 }
 
@@ -163,7 +169,9 @@ async fn completions_take_texts_lists_and_tokens() {
         (json!([1, 2, 3]), 3, 1),
         (json!([[1, 2], [3]]), 3, 2),
     ] {
-        let answer = sim.json("/v1/completions", &json!({"prompt": prompt, "max_tokens": 2, "ignore_eos": true})).await;
+        let answer = sim
+            .json("/v1/completions", &json!({"prompt": prompt, "max_tokens": 2, "ignore_eos": true}))
+            .await;
         assert_eq!(answer["usage"]["prompt_tokens"], tokens, "{prompt}");
         assert_eq!(answer["usage"]["completion_tokens"], 2 * choices, "{prompt}");
         assert_eq!(answer["choices"].as_array().unwrap().len() as u64, choices as u64);
@@ -207,7 +215,11 @@ async fn bad_requests_are_told_so() {
         ("/v1/chat/completions", "null".into(), 400),
         ("/v1/chat/completions", "[".repeat(1000), 400),
         ("/v1/chat/completions", json!({"messages": []}).to_string(), 400),
-        ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": "x"}], "n": 2}).to_string(), 400),
+        (
+            "/v1/chat/completions",
+            json!({"messages": [{"role": "user", "content": "x"}], "n": 2}).to_string(),
+            400,
+        ),
         ("/v1/completions", json!({"prompt": "x", "max_tokens": 0}).to_string(), 400),
         ("/v1/completions", json!({"prompt": "x", "max_tokens": 900_000}).to_string(), 400),
         ("/v1/completions", json!({"prompt": []}).to_string(), 400),
@@ -257,9 +269,27 @@ async fn received_bytes_and_headers_can_be_checked() {
     }
     let echoed = sim.client.put(format!("{}/echo/any?q=1", sim.url)).header("x-a", "b").body(body.clone());
     let echoed: Value = serde_json::from_str(&echoed.send().await.unwrap().text().await.unwrap()).unwrap();
-    assert_eq!((&echoed["method"], &echoed["path"], &echoed["query"]), (&json!("PUT"), &json!("/echo/any"), &json!("q=1")));
+    assert_eq!(
+        (&echoed["method"], &echoed["path"], &echoed["query"]),
+        (&json!("PUT"), &json!("/echo/any"), &json!("q=1"))
+    );
     assert_eq!((&echoed["body"], &echoed["body_xxh64"]), (&json!(body), &json!(hash)));
     assert!(echoed["headers"].as_array().unwrap().contains(&json!(["x-a", "b"])));
+    let sunk =
+        sim.client.post(format!("{}/v1/chat/completions", sim.url)).header("x-sim-sink", "1").body(body);
+    assert_eq!(sunk.send().await.unwrap().headers()["x-sim-body-xxh64"], hash.as_str());
+    for status in [204, 418, 503] {
+        let answer = sim.client.delete(format!("{}/echo/{status}", sim.url)).send().await.unwrap();
+        assert_eq!(answer.status(), status);
+        assert_eq!(answer.text().await.unwrap().is_empty(), status == 204);
+    }
+}
+
+#[tokio::test]
+async fn without_a_pod_name_the_address_says_who_answered() {
+    let sim = start(quick()).await;
+    let answer = sim.client.get(format!("{}/health", sim.url)).send().await.unwrap();
+    assert_eq!(format!("http://{}", answer.headers()["x-inference-pod"].to_str().unwrap()), sim.url);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,10 +297,14 @@ async fn a_body_of_64_mib_is_taken() {
     let engine = EngineConfig { max_model_len: 20_000_000, num_blocks: 1_250_000, ..quick().engine };
     let sim = start(SimConfig { engine, ..quick() }).await;
     let body = chat(&"x".repeat(64 << 20)).to_string();
-    let request = sim.client.post(format!("{}/v1/chat/completions", sim.url)).header("x-sim-echo-body-hash", "1");
+    let request =
+        sim.client.post(format!("{}/v1/chat/completions", sim.url)).header("x-sim-echo-body-hash", "1");
     let hash = format!("{:016x}", xxhash_rust::xxh64::xxh64(body.as_bytes(), 0));
     let response = request.body(body).send().await.unwrap();
-    assert_eq!((response.status().as_u16(), response.headers()["x-sim-body-xxh64"].to_str().unwrap()), (200, &*hash));
+    assert_eq!(
+        (response.status().as_u16(), response.headers()["x-sim-body-xxh64"].to_str().unwrap()),
+        (200, &*hash)
+    );
     let answer: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
     assert_eq!(answer["usage"]["prompt_tokens"], (64 << 20) / 4 + 4);
 }
@@ -300,7 +334,9 @@ async fn a_client_that_leaves_frees_the_engine() {
         sim.until("vllm:num_requests_running", 0.0).await;
         assert_eq!(sim.metric("vllm:kv_cache_usage_perc").await, 0.0);
         let page = sim.get("/metrics").await.1;
-        assert!(page.contains("vllm:request_success_total{engine=\"0\",finished_reason=\"abort\",model_name=\"tiny\"} 1.0"));
+        assert!(page.contains(
+            "vllm:request_success_total{engine=\"0\",finished_reason=\"abort\",model_name=\"tiny\"} 1.0"
+        ));
     }
 }
 
@@ -392,7 +428,11 @@ async fn a_restart_is_a_new_incarnation() {
     let sim = start(quick()).await;
     let body = chat(&"remember this ".repeat(30));
     sim.json("/v1/chat/completions", &body).await;
-    assert!(sim.json("/v1/chat/completions", &body).await["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64() > Some(0));
+    assert!(
+        sim.json("/v1/chat/completions", &body).await["usage"]["prompt_tokens_details"]["cached_tokens"]
+            .as_u64()
+            > Some(0)
+    );
     let before = sim.metric("process_start_time_seconds").await;
     let answer = sim.client.post(format!("{}/admin/restart?down_ms=50", sim.url)).send().await.unwrap();
     assert_eq!(answer.status(), 202);
@@ -410,7 +450,10 @@ async fn a_restart_is_a_new_incarnation() {
     }
     assert!(sim.metric("process_start_time_seconds").await > before);
     assert_eq!(sim.metric("vllm:prompt_tokens_total").await, 0.0);
-    assert_eq!(sim.json("/v1/chat/completions", &body).await["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+    assert_eq!(
+        sim.json("/v1/chat/completions", &body).await["usage"]["prompt_tokens_details"]["cached_tokens"],
+        0
+    );
 }
 
 #[tokio::test]
@@ -420,7 +463,10 @@ async fn resetting_the_prefix_cache_forgets_prompts() {
     for path in ["/reset_prefix_cache", "/admin/reset_prefix_cache"] {
         sim.json("/v1/chat/completions", &body).await;
         sim.json(path, &json!({})).await;
-        assert_eq!(sim.json("/v1/chat/completions", &body).await["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+        assert_eq!(
+            sim.json("/v1/chat/completions", &body).await["usage"]["prompt_tokens_details"]["cached_tokens"],
+            0
+        );
     }
 }
 
@@ -431,7 +477,9 @@ async fn a_taken_port_is_one_line() {
         panic!("bound twice")
     };
     let line = error.to_string();
-    assert!(line.contains(&first.local_addr().to_string()) && line.contains("--port") && !line.contains('\n'));
+    assert!(
+        line.contains(&first.local_addr().to_string()) && line.contains("--port") && !line.contains('\n')
+    );
 }
 
 #[tokio::test]
@@ -444,7 +492,8 @@ async fn it_stops_and_lets_answers_end() {
     body["stream"] = true.into();
     body["max_tokens"] = 200.into();
     let client = reqwest::Client::new();
-    let response = client.post(format!("{url}/v1/chat/completions")).body(body.to_string()).send().await.unwrap();
+    let response =
+        client.post(format!("{url}/v1/chat/completions")).body(body.to_string()).send().await.unwrap();
     stop.send(()).unwrap();
     let text = response.text().await.unwrap();
     assert_eq!(events(&text).len(), 201);

@@ -151,7 +151,11 @@ impl Builder<'_> {
             if extra.is_empty() { vec![None] } else { extra.split(' ').map(Some).collect() };
         if let Some((hist, _, bounds)) = HISTOGRAMS.iter().find(|h| h.1 == name) {
             for (i, le) in values.iter().flatten().enumerate() {
-                debug_assert_eq!(bounds.get(i).copied(), le.parse().ok().filter(|b: &f64| b.is_finite()), "{name}");
+                debug_assert_eq!(
+                    bounds.get(i).copied(),
+                    le.parse().ok().filter(|b: &f64| b.is_finite()),
+                    "{name}"
+                );
                 self.sample(name, "_bucket", Some(("le", le)), Slot::Bucket(*hist, i));
             }
             self.sample(name, "_count", None, Slot::Count(*hist));
@@ -165,7 +169,8 @@ impl Builder<'_> {
         if kind == "gauge" {
             return;
         }
-        let created = format!("{}_created", if kind == "counter" { name.trim_end_matches("_total") } else { name });
+        let created =
+            format!("{}_created", if kind == "counter" { name.trim_end_matches("_total") } else { name });
         self.head(&created, "gauge", help);
         let labelled: Vec<_> = values.iter().filter_map(|v| v.and_then(|v| v.split_once('='))).collect();
         if labelled.is_empty() {
@@ -221,7 +226,9 @@ fn scalar(name: &str, label: &str) -> Slot {
     Slot::Scalar(match (name, label) {
         ("process_start_time_seconds", _) => return Slot::Start,
         ("vllm:num_requests_running", _) => |s| s.running,
-        ("vllm:num_requests_waiting", _) | ("vllm:num_requests_waiting_by_reason", "capacity") => |s| s.waiting,
+        ("vllm:num_requests_waiting", _) | ("vllm:num_requests_waiting_by_reason", "capacity") => {
+            |s| s.waiting
+        }
         ("vllm:engine_sleep_state", "awake") => return Slot::Constant(1.0),
         ("vllm:kv_cache_usage_perc", _) => |s| s.kv_usage,
         ("vllm:prefix_cache_queries_total", _) => |s| s.prefix_queries as f64,
@@ -321,7 +328,8 @@ mod tests {
         for (name, kind) in want_types.iter().filter(|(n, _)| wanted(n)) {
             assert_eq!(types.get(name), Some(kind), "{name}");
         }
-        for (name, labels) in want_series.iter().filter(|(n, _)| wanted(n) && *n != "vllm:cache_config_info") {
+        for (name, labels) in want_series.iter().filter(|(n, _)| wanted(n) && *n != "vllm:cache_config_info")
+        {
             assert_eq!(series.get(name), Some(labels), "{name}");
         }
         assert!(types.keys().all(|name| want_types.contains_key(name)));
@@ -335,10 +343,17 @@ mod tests {
         let scrape = parse(&Page::new(&labels()).render(&stats, None, 0.0));
         let find = |name: &str| scrape.samples.iter().find(|s| s.metric == name).unwrap();
         assert_eq!(find("vllm_kv_cache_usage_perc").value, prometheus_parse::Value::Gauge(0.25));
-        assert_eq!(find("process_start_time_seconds").value, prometheus_parse::Value::Gauge(1_795_246_179.52));
+        assert_eq!(
+            find("process_start_time_seconds").value,
+            prometheus_parse::Value::Gauge(1_795_246_179.52)
+        );
         let config = find("vllm_cache_config_info");
-        assert_eq!((config.labels.get("block_size"), config.labels.get("num_gpu_blocks")), (Some("32"), Some("96")));
-        let prometheus_parse::Value::Histogram(buckets) = &find("vllm_time_to_first_token_seconds").value else {
+        assert_eq!(
+            (config.labels.get("block_size"), config.labels.get("num_gpu_blocks")),
+            (Some("32"), Some("96"))
+        );
+        let prometheus_parse::Value::Histogram(buckets) = &find("vllm_time_to_first_token_seconds").value
+        else {
             panic!("not a histogram")
         };
         let counts: Vec<f64> = buckets.iter().map(|b| b.count).collect();
@@ -354,7 +369,10 @@ mod tests {
         let scrape = parse(&page);
         let info = scrape.samples.iter().find(|s| s.metric == "vllm_lora_requests_info").unwrap();
         assert_eq!(info.labels.get("running_lora_adapters"), Some("a"));
-        assert_eq!((info.labels.get("waiting_lora_adapters"), info.labels.get("max_lora")), (Some(""), Some("4")));
+        assert_eq!(
+            (info.labels.get("waiting_lora_adapters"), info.labels.get("max_lora")),
+            (Some(""), Some("4"))
+        );
         assert_eq!(info.value, prometheus_parse::Value::Gauge(7.5));
     }
 
@@ -379,7 +397,11 @@ mod tests {
 
     #[test]
     fn label_values_are_escaped() {
-        let page = Page::new(&PageLabels { model: "a\"b\\c".into(), ..labels() }).render(&Stats::new(0.0), None, 0.0);
+        let page = Page::new(&PageLabels { model: "a\"b\\c".into(), ..labels() }).render(
+            &Stats::new(0.0),
+            None,
+            0.0,
+        );
         assert!(page.contains(r#"model_name="a\"b\\c""#));
     }
 }
