@@ -20,4 +20,5 @@ pub mod kv;
 pub mod plugin;
 pub mod pool;
 pub mod request;
+pub mod scheduling;
 pub mod sim;

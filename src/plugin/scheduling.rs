@@ -1,6 +1,6 @@
 //! Filters, scorers, pickers and profile handlers: choosing endpoints, pure and synchronous.
 
-use super::Scores;
+use super::{BuildError, Scores};
 use crate::pool::{Candidates, Position};
 use crate::request::InferenceRequest;
 use std::sync::Arc;
@@ -39,6 +39,10 @@ impl Shortlist {
     /// The positions.
     pub fn positions(&self) -> &[Position] {
         &self.0
+    }
+    /// The positions, taken out.
+    pub fn into_positions(self) -> Vec<Position> {
+        self.0
     }
     /// How many are left.
     pub fn len(&self) -> usize {
@@ -238,6 +242,10 @@ pub enum ScheduleError {
 
 /// Says which profiles run, and which result is the one that counts.
 pub trait ProfileHandler: Send + Sync {
+    /// Whether the handler can work with the `configured` profiles; asked once, when the plan is built.
+    fn accepts(&self, _configured: &[Arc<str>]) -> Result<(), BuildError> {
+        Ok(())
+    }
     /// Profiles to run next, given `configured` ones (in order of the configuration) and those that ran; empty ends the loop.
     fn next(&self, request: &InferenceRequest, configured: &[Arc<str>], done: &ProfileRuns) -> Vec<Arc<str>>;
     /// Name of the primary profile among those that ran.

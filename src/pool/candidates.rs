@@ -51,9 +51,9 @@ pub struct Candidates {
     occupants: Vec<Occupant>,
     readings: Vec<Reading>,
     ages: Vec<f32>,
-    waiting: Vec<u32>,
-    running: Vec<u32>,
-    kv_usage: Vec<f64>,
+    waiting: Vec<Option<u32>>,
+    running: Vec<Option<u32>>,
+    kv_usage: Vec<Option<f64>>,
     in_flight_requests: Vec<u32>,
     in_flight_tokens: Vec<u64>,
     cache: Vec<Option<CacheGeometry>>,
@@ -102,9 +102,9 @@ impl Candidates {
             let at = sample.map(|s| s.at);
             self.readings.push(live.reading(at, self.now));
             self.ages.push(at.map_or(f32::INFINITY, |at| self.now.since(at).as_secs_f32()));
-            self.waiting.push(sample.and_then(|s| s.waiting).unwrap_or(0));
-            self.running.push(sample.and_then(|s| s.running).unwrap_or(0));
-            self.kv_usage.push(sample.and_then(|s| s.kv_usage).unwrap_or(0.0));
+            self.waiting.push(sample.and_then(|s| s.waiting));
+            self.running.push(sample.and_then(|s| s.running));
+            self.kv_usage.push(sample.and_then(|s| s.kv_usage));
             if columns.cache {
                 self.cache.push(sample.and_then(|s| s.cache));
             }
@@ -145,6 +145,10 @@ impl Candidates {
     pub fn endpoint(&self, p: Position) -> &Arc<Endpoint> {
         &self.snapshot.endpoints[self.rows[p.index()] as usize]
     }
+    /// The processes that the numbers belong to, aligned with the positions.
+    pub fn occupants(&self) -> &[Occupant] {
+        &self.occupants
+    }
     /// The process that the numbers at `p` belong to.
     pub fn occupant(&self, p: Position) -> Occupant {
         self.occupants[p.index()]
@@ -157,17 +161,32 @@ impl Candidates {
     pub fn age_seconds(&self, p: Position) -> f32 {
         self.ages[p.index()]
     }
-    /// Requests waiting in the engine.
+    /// Requests waiting in the engine when it was last heard of, 0 when it never said.
     pub fn waiting(&self, p: Position) -> u32 {
-        self.waiting[p.index()]
+        self.waiting[p.index()].unwrap_or(0)
     }
-    /// Requests running in the engine.
+    /// Requests running in the engine when it was last heard of, 0 when it never said.
     pub fn running(&self, p: Position) -> u32 {
-        self.running[p.index()]
+        self.running[p.index()].unwrap_or(0)
     }
-    /// Share of the KV cache in use, 0 to 1.
+    /// Share of the KV cache in use, 0 to 1, when it was last heard of, 0 when it never said.
     pub fn kv_usage(&self, p: Position) -> f64 {
-        self.kv_usage[p.index()]
+        self.kv_usage[p.index()].unwrap_or(0.0)
+    }
+    /// Requests waiting, only from a fresh sample that says so.
+    pub fn fresh_waiting(&self, p: Position) -> Option<u32> {
+        self.waiting[p.index()].filter(|_| self.is_fresh(p))
+    }
+    /// Requests running, only from a fresh sample that says so.
+    pub fn fresh_running(&self, p: Position) -> Option<u32> {
+        self.running[p.index()].filter(|_| self.is_fresh(p))
+    }
+    /// Share of the KV cache in use, only from a fresh sample that says so.
+    pub fn fresh_kv_usage(&self, p: Position) -> Option<f64> {
+        self.kv_usage[p.index()].filter(|_| self.is_fresh(p))
+    }
+    fn is_fresh(&self, p: Position) -> bool {
+        self.readings[p.index()] == Reading::Fresh
     }
     /// Requests that this process has in flight there.
     pub fn in_flight_requests(&self, p: Position) -> u32 {

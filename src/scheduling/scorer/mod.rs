@@ -1,0 +1,21 @@
+//! Scorers: how good each endpoint is for a request, from 0 to 1.
+
+mod active_request;
+mod known;
+mod kv_cache_utilization;
+mod load_aware;
+mod lora_affinity;
+mod queue;
+mod running_requests;
+
+use crate::plugin::PluginType;
+
+/// The scorers of this release.
+pub(super) const TABLE: &[PluginType] = &[
+    active_request::TYPE,
+    kv_cache_utilization::TYPE,
+    load_aware::TYPE,
+    lora_affinity::TYPE,
+    queue::TYPE,
+    running_requests::TYPE,
+];
