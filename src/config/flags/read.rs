@@ -1,0 +1,391 @@
+//! Flags and variables made into typed options, each checked, and checked against each other.
+
+use super::lex::Words;
+use super::table::{Kind, Standing, find};
+use crate::config::options::{
+    AdminOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, OverBudget, TlsOptions,
+    TracingOptions, UnknownModel,
+};
+use crate::config::units;
+use crate::request::TrustedHeaders;
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Shortest period of the pollers.
+const POLL_FLOOR: Duration = Duration::from_millis(50);
+/// What the gRPC message that carries a whole body needs besides it.
+const MESSAGE_ALLOWANCE: usize = 1 << 20;
+/// Largest HTTP/2 flow-control window (RFC 9113, 6.9.1).
+const LARGEST_WINDOW: usize = (1 << 31) - 1;
+
+/// Turns words into options, collecting what is wrong.
+pub struct Reader {
+    given: Vec<(&'static str, String)>,
+    problems: Vec<String>,
+    notices: Vec<String>,
+}
+
+impl Reader {
+    /// Takes over what the command line said.
+    pub fn new(words: Words) -> Self {
+        let mut reader = Self { given: Vec::new(), problems: words.problems, notices: words.notices };
+        for (flag, value) in words.given {
+            if flag.kind == Kind::Switch && units::boolean(&value).is_none() {
+                reader.wrong(flag.name, format!("`{value}` is neither true nor false"));
+                continue;
+            }
+            match flag.standing {
+                Standing::NoEffect(why) => {
+                    reader.notices.push(format!("--{} has no effect: {why}", flag.name))
+                }
+                Standing::OnlyDefault(why) if value != flag.default => {
+                    reader.notices.push(format!("--{}={value} has no effect: {why}", flag.name));
+                }
+                _ => {}
+            }
+            reader.given.push((flag.name, value));
+        }
+        reader
+    }
+
+    /// What is wrong, and what deserves a word.
+    pub fn finish(self) -> (Vec<String>, Vec<String>) {
+        (self.problems, self.notices)
+    }
+
+    /// All options; those that are wrong have their defaults.
+    pub fn options(&mut self, env: Env<'_>) -> EppOptions {
+        self.check_unused();
+        let pool_namespace = self
+            .text("pool-namespace")
+            .or_else(|| env("NAMESPACE").filter(|n| !n.is_empty()))
+            .unwrap_or_else(|| "default".to_owned());
+        EppOptions {
+            pool_name: self.text("pool-name").unwrap_or_else(|| "default".to_owned()).into(),
+            pool_namespace: pool_namespace.into(),
+            config: self.config(),
+            endpoints_file: self.text("endpoints-file").map(PathBuf::from),
+            allow_experimental_plugins: self.switch("allow-experimental-plugins"),
+            disable_subset_filter: self.switch("disable-endpoint-subset-filter"),
+            emit_endpoint_scores: self.switch("emit-endpoint-scores"),
+            unknown_model: self
+                .choice("unknown-model", &[("pass", UnknownModel::Pass), ("reject", UnknownModel::Reject)]),
+            trusted_headers: self.trusted(),
+            listen: self.listen(),
+            limits: self.limits(),
+            prefix_index_bytes: self.bytes("prefix-index-bytes"),
+            poll_interval: self.poll_interval(),
+            pool_gauge_interval: self.positive("refresh-prometheus-metrics-interval"),
+            staleness: self.positive("metrics-staleness-threshold"),
+            drain_timeout: self.duration("drain-timeout"),
+            log_level: self.log_level(),
+            tracing: self.tracing(env),
+            legacy_metrics: self.switch("legacy-metrics"),
+            pod_name: env("POD_NAME").filter(|n| !n.is_empty()).map(Into::into),
+        }
+    }
+
+    fn wrong(&mut self, name: &str, what: impl Display) {
+        self.problems.push(format!("--{name}: {what}"));
+    }
+
+    /// The last value given, `None` when none was or it is empty.
+    fn text(&self, name: &str) -> Option<String> {
+        let (_, value) = self.given.iter().rev().find(|(n, _)| *n == name)?;
+        (!value.is_empty()).then(|| value.clone())
+    }
+
+    fn text_or_default(&self, name: &str) -> String {
+        self.text(name).unwrap_or_else(|| find(name).map_or_else(String::new, |f| f.default.to_owned()))
+    }
+
+    /// Reads a value; a wrong one is a problem, and the default stands in.
+    fn read<T: Default>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+        match parse(&self.text_or_default(name)) {
+            Ok(value) => value,
+            Err(what) => {
+                self.wrong(name, what);
+                find(name).and_then(|flag| parse(flag.default).ok()).unwrap_or_default()
+            }
+        }
+    }
+
+    fn switch(&mut self, name: &str) -> bool {
+        self.read(name, |text| {
+            units::boolean(text).ok_or_else(|| format!("`{text}` is neither true nor false"))
+        })
+    }
+    fn duration(&mut self, name: &str) -> Duration {
+        self.read(name, units::duration)
+    }
+    fn positive(&mut self, name: &str) -> Duration {
+        self.read(name, |text| match units::duration(text)? {
+            Duration::ZERO => Err("must be more than 0".to_owned()),
+            some => Ok(some),
+        })
+    }
+    fn bytes(&mut self, name: &str) -> usize {
+        self.read(name, |text| match units::bytes(text)? {
+            0 => Err("must be more than 0 bytes".to_owned()),
+            some => Ok(some),
+        })
+    }
+    fn count(&mut self, name: &str, most: usize) -> usize {
+        self.read(name, |text| {
+            let value = units::bytes(text)?;
+            if value == 0 || value > most { Err(format!("`{text}` is not in 1..{most}")) } else { Ok(value) }
+        })
+    }
+    fn port(&mut self, name: &str) -> u16 {
+        self.read(name, |text| {
+            text.parse().map_err(|_e| format!("`{text}` is no port; use 1..65535, or 0 for any"))
+        })
+    }
+
+    fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T); 2]) -> T {
+        let text = self.text_or_default(name);
+        let found = choices.iter().find(|(word, _)| *word == text);
+        if found.is_none() {
+            self.wrong(name, format!("`{text}` is neither {} nor {}", choices[0].0, choices[1].0));
+        }
+        found.map_or(choices[0].1, |(_, value)| *value)
+    }
+
+    fn config(&mut self) -> ConfigSource {
+        match (self.text("config-file"), self.text("config-text")) {
+            (Some(_), Some(_)) => {
+                self.problems.push(
+                    "both the \"config-file\" and \"config-text\" flags cannot be set at the same time"
+                        .to_owned(),
+                );
+                ConfigSource::BuiltIn
+            }
+            (Some(path), None) => ConfigSource::File(path.into()),
+            (None, Some(text)) => ConfigSource::Text(text),
+            (None, None) => ConfigSource::BuiltIn,
+        }
+    }
+
+    fn trusted(&mut self) -> TrustedHeaders {
+        // A list may be given in one flag or in several.
+        let words: Vec<String> = self
+            .given
+            .iter()
+            .filter(|(name, _)| *name == "trusted-request-headers")
+            .map(|(_, value)| value.clone())
+            .collect();
+        TrustedHeaders::parse(&words.join(",")).unwrap_or_else(|what| {
+            self.wrong("trusted-request-headers", what);
+            TrustedHeaders::default()
+        })
+    }
+
+    fn listen(&mut self) -> ListenOptions {
+        let address = self.read("listen-address", |text| match text {
+            "" => Ok(None),
+            some => some.parse::<IpAddr>().map(Some).map_err(|_e| format!("`{some}` is no IP address")),
+        });
+        let ports = ["grpc-port", "grpc-health-port", "metrics-port"].map(|name| (name, self.port(name)));
+        for (i, (name, port)) in ports.iter().enumerate() {
+            if let Some((other, _)) = ports[..i].iter().find(|(_, p)| p == port && *port != 0) {
+                self.wrong(name, format!("port {port} is already that of --{other}"));
+            }
+        }
+        ListenOptions {
+            address,
+            grpc_port: ports[0].1,
+            health_port: ports[1].1,
+            metrics_port: ports[2].1,
+            tls: self.tls(),
+            admin: self.admin(),
+        }
+    }
+
+    fn tls(&mut self) -> TlsOptions {
+        let only_tls13 = self.read("tls-min-version", |text| match text {
+            "VersionTLS12" => Ok(false),
+            "VersionTLS13" => Ok(true),
+            "VersionTLS10" | "VersionTLS11" => {
+                Err(format!("{text} is insecure and not supported; use VersionTLS12 or VersionTLS13"))
+            }
+            other => Err(format!("`{other}` is unknown; use VersionTLS12 or VersionTLS13")),
+        });
+        let reload = self.switch("enable-cert-reload");
+        let secure = self.switch("secure-serving");
+        match self.text("cert-path").map(PathBuf::from) {
+            _ if !secure => TlsOptions::Off,
+            Some(path) => TlsOptions::Directory { path, reload, only_tls13 },
+            None => {
+                if reload {
+                    self.notices.push("--enable-cert-reload has no effect without --cert-path".to_owned());
+                }
+                TlsOptions::SelfSigned { only_tls13 }
+            }
+        }
+    }
+
+    fn admin(&mut self) -> AdminOptions {
+        let address = self.read("admin-address", |text| match text {
+            "" => Ok(None),
+            some => some
+                .parse::<SocketAddr>()
+                .map(Some)
+                .map_err(|_e| format!("`{some}` is no address with port, like 127.0.0.1:9091")),
+        });
+        let token_file = self.text("admin-token-file").map(PathBuf::from);
+        if let (Some(open), None) = (address.filter(|a| !a.ip().is_loopback()), &token_file) {
+            self.wrong(
+                "admin-address",
+                format!(
+                    "{open} can be reached from other machines; add --admin-token-file, or use 127.0.0.1"
+                ),
+            );
+        }
+        if address.is_none() && token_file.is_some() {
+            self.wrong("admin-token-file", "needs --admin-address, the listener that it guards");
+        }
+        AdminOptions { address, token_file }
+    }
+
+    fn limits(&mut self) -> Limits {
+        let max_body_bytes = self.bytes("max-body-bytes");
+        let max_buffered_bytes = self.bytes("max-buffered-bytes");
+        if max_buffered_bytes < max_body_bytes {
+            self.wrong(
+                "max-buffered-bytes",
+                "is less than --max-body-bytes, so that one body alone would not fit",
+            );
+        }
+        let optional = |text: &str| match text {
+            "" => Ok(None),
+            some => units::bytes(some).map(|n| Some(n).filter(|n| *n > 0)),
+        };
+        let received = self.read("grpc-max-recv-msg-size", optional);
+        if let Some(cap) = received.filter(|cap| *cap < max_body_bytes) {
+            self.notices.push(format!(
+                "--grpc-max-recv-msg-size={cap} is less than --max-body-bytes: larger bodies fail in Envoy's BUFFERED mode"
+            ));
+        }
+        let idle = self.duration("request-body-idle-timeout");
+        Limits {
+            max_body_bytes,
+            max_buffered_bytes,
+            over_budget: self
+                .choice("over-budget", &[("reject", OverBudget::Reject), ("headers", OverBudget::Headers)]),
+            body_idle_timeout: Some(idle).filter(|d| !d.is_zero()),
+            grpc_max_recv_bytes: received.unwrap_or(max_body_bytes.saturating_add(MESSAGE_ALLOWANCE)),
+            grpc_max_send_bytes: self.read("grpc-max-send-msg-size", optional),
+            max_concurrent_streams: self.count("max-concurrent-streams", LARGEST_WINDOW) as u32,
+            stream_window: self.count("http2-stream-window", LARGEST_WINDOW) as u32,
+            connection_window: self.count("http2-connection-window", LARGEST_WINDOW) as u32,
+            max_pending_resets: self.count("http2-max-pending-resets", LARGEST_WINDOW),
+        }
+    }
+
+    fn poll_interval(&mut self) -> Duration {
+        let asked = self.duration("refresh-metrics-interval");
+        if asked < POLL_FLOOR {
+            self.notices.push(format!("--refresh-metrics-interval={asked:?} is raised to {POLL_FLOOR:?}"));
+        }
+        asked.max(POLL_FLOOR)
+    }
+
+    fn log_level(&mut self) -> LogLevel {
+        let verbosity =
+            self.read("v", |text| text.parse::<i64>().map_err(|_e| format!("`{text}` is no whole number")));
+        let Some(word) = self.text("zap-log-level") else { return LogLevel::of_verbosity(verbosity) };
+        match word.to_ascii_lowercase().as_str() {
+            "error" | "dpanic" | "panic" | "fatal" => LogLevel::Error,
+            "warn" | "warning" => LogLevel::Warn,
+            "info" => LogLevel::Info,
+            "debug" => LogLevel::Debug,
+            "trace" => LogLevel::Trace,
+            other => other.parse().map(LogLevel::of_verbosity).unwrap_or_else(|_e| {
+                self.wrong(
+                    "zap-log-level",
+                    format!("`{other}` is no level; use error, warn, info, debug or a number"),
+                );
+                LogLevel::Info
+            }),
+        }
+    }
+
+    /// Flags of the reference that do nothing here must still make sense, as they must there.
+    fn check_unused(&mut self) {
+        if self.text("pool-name").is_some() && self.text("endpoint-selector").is_some() {
+            self.problems
+                .push("--pool-name and --endpoint-selector cannot be set at the same time".to_owned());
+        }
+        if let Some(list) = self.text("endpoint-target-ports") {
+            let ports: Vec<&str> = list.trim_matches(['[', ']']).split(',').map(str::trim).collect();
+            if ports.len() > 8 || ports.iter().any(|p| p.parse::<u16>().is_err()) {
+                self.wrong("endpoint-target-ports", format!("`{list}` is not 1 to 8 ports of 0..65535"));
+            }
+        }
+        if self.text("metrics-client-ca-file").is_some() && self.text("metrics-cert-dir").is_none() {
+            self.wrong("metrics-client-ca-file", "needs --metrics-cert-dir");
+        }
+        let auth = self.text("metrics-endpoint-auth").and_then(|text| units::boolean(&text)).unwrap_or(true);
+        if self.text("metrics-cert-dir").is_some() && !auth && self.text("metrics-client-ca-file").is_none() {
+            self.wrong("metrics-cert-dir", "needs --metrics-endpoint-auth or --metrics-client-ca-file");
+        }
+    }
+
+    fn tracing(&mut self, env: Env<'_>) -> Option<TracingOptions> {
+        let variable = |name: &str| env(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
+        let exporter = variable("OTEL_TRACES_EXPORTER");
+        let endpoint = variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+            .or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"));
+        if !self.switch("tracing") {
+            return None;
+        }
+        let endpoint = match (exporter.as_deref(), endpoint) {
+            (Some("otlp"), endpoint) => endpoint.unwrap_or_else(|| "http://localhost:4317".to_owned()),
+            (None, Some(endpoint)) => endpoint,
+            (None | Some("none"), _) => return None,
+            (Some(other), _) => {
+                self.notices.push(format!(
+                    "OTEL_TRACES_EXPORTER={other} is not supported, no spans are exported; use otlp"
+                ));
+                return None;
+            }
+        };
+        let resource = variable("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+        let resource = resource.split(',').filter_map(|pair| {
+            let (key, value) = pair.split_once('=')?;
+            Some((key.trim().to_owned(), value.trim().to_owned()))
+        });
+        Some(TracingOptions {
+            endpoint,
+            ratio: self.sampling(variable("OTEL_TRACES_SAMPLER"), variable("OTEL_TRACES_SAMPLER_ARG")),
+            service_name: variable("OTEL_SERVICE_NAME").unwrap_or_else(|| "llm-d-epp".to_owned()),
+            resource: resource.collect(),
+        })
+    }
+
+    fn sampling(&mut self, sampler: Option<String>, argument: Option<String>) -> f64 {
+        const USUAL: f64 = 0.1;
+        match sampler.as_deref() {
+            None | Some("parentbased_traceidratio") => {}
+            Some("parentbased_always_on") => return 1.0,
+            Some("parentbased_always_off") => return 0.0,
+            Some(other) => {
+                self.notices.push(format!(
+                    "OTEL_TRACES_SAMPLER={other} is not supported; parentbased_traceidratio with {USUAL} is used"
+                ));
+                return USUAL;
+            }
+        }
+        let Some(argument) = argument else { return USUAL };
+        argument.parse::<f64>().ok().filter(|r| (0.0..=1.0).contains(r)).unwrap_or_else(|| {
+            self.notices.push(format!(
+                "OTEL_TRACES_SAMPLER_ARG={argument} is no number from 0 to 1; {USUAL} is used"
+            ));
+            USUAL
+        })
+    }
+}

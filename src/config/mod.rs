@@ -1,0 +1,21 @@
+//! Configuration: flags and variables of the picker, and the EndpointPickerConfig document.
+//!
+//! [`flags::parse`] makes [`EppOptions`] from a command line. Everything that is wrong is reported at once.
+
+pub mod flags;
+
+mod document;
+mod error;
+mod node;
+mod options;
+mod suggest;
+mod units;
+
+pub use document::{
+    DataLayer, Document, FeatureGates, FlowControl, PluginSpec, ProfileSpec, Reference, decode,
+};
+pub use error::{ConfigErrors, Findings, Place, Problem};
+pub use options::{
+    AdminOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, OverBudget, TlsOptions,
+    TracingOptions, UnknownModel,
+};

@@ -1,0 +1,210 @@
+//! What the flags and the environment came to.
+
+use crate::request::TrustedHeaders;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything that `pointsman epp` was told, checked and typed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EppOptions {
+    /// Name of the pool, `default` when none was given.
+    pub pool_name: Arc<str>,
+    /// Namespace of the pool.
+    pub pool_namespace: Arc<str>,
+    /// Where the configuration comes from.
+    pub config: ConfigSource,
+    /// File of endpoints, when discovery is chosen by flag.
+    pub endpoints_file: Option<PathBuf>,
+    /// Load Alpha plugins without a warning.
+    pub allow_experimental_plugins: bool,
+    /// Ignore the proxy's subset hint.
+    pub disable_subset_filter: bool,
+    /// Tell the scores in the reply's metadata.
+    pub emit_endpoint_scores: bool,
+    /// What happens to a model that no endpoint lists.
+    pub unknown_model: UnknownModel,
+    /// Control headers that are taken from clients.
+    pub trusted_headers: TrustedHeaders,
+    /// Where it listens.
+    pub listen: ListenOptions,
+    /// Its limits.
+    pub limits: Limits,
+    /// Bytes of all approximate prefix indexes together.
+    pub prefix_index_bytes: usize,
+    /// Period of the metrics pollers, at least 50 ms.
+    pub poll_interval: Duration,
+    /// Period of the pool's own gauges.
+    pub pool_gauge_interval: Duration,
+    /// Age from which numbers are stale, before the rule of three periods.
+    pub staleness: Duration,
+    /// How long open streams may take to finish after SIGTERM.
+    pub drain_timeout: Duration,
+    /// What is logged.
+    pub log_level: LogLevel,
+    /// Where spans go; `None` is nowhere.
+    pub tracing: Option<TracingOptions>,
+    /// Whether the older names of the metrics are written too.
+    pub legacy_metrics: bool,
+    /// The variable `POD_NAME`, for the resource of traces.
+    pub pod_name: Option<Arc<str>>,
+}
+
+/// Where the configuration document comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigSource {
+    /// The built-in one.
+    BuiltIn,
+    /// A file.
+    File(PathBuf),
+    /// The flag's text.
+    Text(String),
+}
+
+/// What happens to a model that no endpoint lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownModel {
+    /// It is passed on and counted.
+    Pass,
+    /// It is answered 404.
+    Reject,
+}
+
+/// What happens to a body when all bodies together are over their cap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverBudget {
+    /// It is refused with 503.
+    Reject,
+    /// The request is decided on its headers.
+    Headers,
+}
+
+/// Listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// Address of the three listeners; `None` is every address of the machine.
+    pub address: Option<IpAddr>,
+    /// Port of ext_proc; 0 lets the system choose, as with the others.
+    pub grpc_port: u16,
+    /// Port of gRPC health.
+    pub health_port: u16,
+    /// Port of metrics.
+    pub metrics_port: u16,
+    /// TLS of the ext_proc port.
+    pub tls: TlsOptions,
+    /// Debug pages.
+    pub admin: AdminOptions,
+}
+
+impl ListenOptions {
+    /// The address to bind for `port`: the IPv6 wildcard, which takes IPv4 as well, when no address was given.
+    pub fn socket(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), port)
+    }
+}
+
+/// TLS of the ext_proc port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsOptions {
+    /// None: HTTP/2 in the clear.
+    Off,
+    /// A certificate made at the start.
+    SelfSigned {
+        /// Only TLS 1.3.
+        only_tls13: bool,
+    },
+    /// `tls.crt` and `tls.key` of a directory.
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Whether changes are followed.
+        reload: bool,
+        /// Only TLS 1.3.
+        only_tls13: bool,
+    },
+}
+
+/// Who may read the debug pages. An address that is not of the loopback always comes with a token file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdminOptions {
+    /// A listener of their own; `None` puts them on the metrics port, for callers of this machine only.
+    pub address: Option<SocketAddr>,
+    /// File with the bearer token that they ask for.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Limits of the ext_proc server. Sizes in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest request body.
+    pub max_body_bytes: usize,
+    /// Request bodies in memory at once.
+    pub max_buffered_bytes: usize,
+    /// What happens over that.
+    pub over_budget: OverBudget,
+    /// How long a body may stay open without progress; `None` is for ever.
+    pub body_idle_timeout: Option<Duration>,
+    /// Largest gRPC message taken.
+    pub grpc_max_recv_bytes: usize,
+    /// Largest gRPC message sent; `None` is unlimited.
+    pub grpc_max_send_bytes: Option<usize>,
+    /// Streams that one connection may have open.
+    pub max_concurrent_streams: u32,
+    /// HTTP/2 window of a stream.
+    pub stream_window: u32,
+    /// HTTP/2 window of a connection.
+    pub connection_window: u32,
+    /// Reset streams that wait to be cleared.
+    pub max_pending_resets: usize,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Errors.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And what happens now and then.
+    Info,
+    /// And one line or two for each request.
+    Debug,
+    /// And everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The level of a Go verbosity.
+    pub fn of_verbosity(verbosity: i64) -> Self {
+        match verbosity {
+            ..=0 => Self::Warn,
+            1..=3 => Self::Info,
+            4 => Self::Debug,
+            5.. => Self::Trace,
+        }
+    }
+    /// The word that log filters use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// Where spans go, from the variables of OpenTelemetry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TracingOptions {
+    /// OTLP/gRPC endpoint.
+    pub endpoint: String,
+    /// Share of the traces that begin here which are kept, 0 to 1; a parent's decision is followed.
+    pub ratio: f64,
+    /// Name of the service.
+    pub service_name: String,
+    /// Further attributes of the resource.
+    pub resource: Vec<(String, String)>,
+}
