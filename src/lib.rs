@@ -23,3 +23,4 @@ pub mod pool;
 pub mod request;
 pub mod scheduling;
 pub mod sim;
+pub mod telemetry;

@@ -1,0 +1,603 @@
+//! What is counted for every request. Handles are resolved once per combination of labels and kept, so that a request
+//! pays a look-up and a few atomic additions and allocates nothing.
+
+use super::cardinality::{Budget, OTHER};
+use super::series::{Endings, RequestLabels, RequestSeries};
+use super::{MetricsHandle, names};
+use crate::clock::{Clock, Moment};
+use crate::endpoint::EndpointKey;
+use crate::request::Ending;
+use dashmap::DashMap;
+use metrics::{Counter, Gauge, Histogram};
+use std::hash::{BuildHasher, RandomState};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Most distinct model names, asked for and target together.
+pub const MAX_MODELS: usize = 1000;
+/// Most distinct fairness ids.
+pub const MAX_FAIRNESS_IDS: usize = 1000;
+/// Most distinct priorities.
+const MAX_PRIORITIES: usize = 64;
+/// Most distinct combinations of request labels, and of labels of scheduling attempts.
+const MAX_SERIES: usize = 10_000;
+/// Most endpoints that have series of their own in the course of the process's life.
+const MAX_ENDPOINTS: usize = 10_000;
+/// Fairness id of requests that have none.
+pub const DEFAULT_FAIRNESS: &str = "default-flow";
+
+/// What became of one scheduling decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecisionResult {
+    /// An endpoint was picked.
+    Success,
+    /// The pool, or what the subset hint leaves of it, is empty.
+    NoPods,
+    /// Filters took every candidate out.
+    FilteredOut,
+}
+
+/// Metrics of requests; clones share them.
+#[derive(Clone)]
+pub struct RequestMetrics(Arc<Inner>);
+
+struct Inner {
+    metrics: MetricsHandle,
+    models: Budget,
+    fairness: Budget,
+    priorities: Budget,
+    endpoints: Budget,
+    series: LabelCache<4, Arc<RequestSeries>>,
+    attempts_by: LabelCache<5, Counter>,
+    prefix_by: LabelCache<1, Arc<PrefixSeries>>,
+    endings: Arc<Endings>,
+    plain: Plain,
+    streams: Option<(Gauge, Histogram)>,
+    open_streams: AtomicI64,
+}
+
+/// Handles without labels.
+struct Plain {
+    attempts: Counter,
+    scheduler: Histogram,
+    request_processing: Histogram,
+    response_processing: Histogram,
+    decisions: [Counter; 3],
+    candidates: Counter,
+    filtered: Counter,
+    scored: Counter,
+    headers_removed: Counter,
+    unknown_model: Counter,
+    streams_open: Gauge,
+}
+
+impl Plain {
+    fn new(m: &MetricsHandle) -> Self {
+        let decision = |result| m.counter(names::DECISIONS, &[("result", result)]);
+        Self {
+            attempts: m.counter(names::ATTEMPTS, &[]),
+            scheduler: m.histogram(names::SCHEDULER_E2E, &[]),
+            request_processing: m.histogram(names::REQUEST_PROCESSING, &[]),
+            response_processing: m.histogram(names::RESPONSE_PROCESSING, &[]),
+            decisions: ["success", "no_pods", "filtered_out"].map(decision),
+            candidates: m.counter(names::CANDIDATES, &[]),
+            filtered: m.counter(names::FILTERED, &[]),
+            scored: m.counter(names::SCORED, &[]),
+            headers_removed: m.counter(names::CONTROL_HEADERS_REMOVED, &[]),
+            unknown_model: m.counter(names::UNKNOWN_MODEL, &[]),
+            streams_open: m.gauge(names::STREAMS_OPEN, &[]),
+        }
+    }
+}
+
+struct PrefixSeries {
+    matched: AtomicU64,
+    total: AtomicU64,
+    rate: Gauge,
+    length: Histogram,
+}
+
+impl RequestMetrics {
+    /// Request metrics on `metrics`. `stream_metrics` adds the two stream families that a flag asks for.
+    pub fn new(metrics: &MetricsHandle, stream_metrics: bool) -> Self {
+        let streams = stream_metrics.then(|| {
+            (metrics.gauge(names::STREAMS_IN_FLIGHT, &[]), metrics.histogram(names::STREAM_DURATION, &[]))
+        });
+        Self(Arc::new(Inner {
+            models: Budget::new(MAX_MODELS),
+            fairness: Budget::new(MAX_FAIRNESS_IDS),
+            priorities: Budget::new(MAX_PRIORITIES),
+            endpoints: Budget::new(MAX_ENDPOINTS),
+            series: LabelCache::new(MAX_SERIES),
+            attempts_by: LabelCache::new(MAX_SERIES),
+            prefix_by: LabelCache::new(MAX_ENDPOINTS),
+            endings: Arc::new(Endings::new(metrics)),
+            plain: Plain::new(metrics),
+            streams,
+            open_streams: AtomicI64::new(0),
+            metrics: metrics.clone(),
+        }))
+    }
+
+    /// Metrics that nobody reads: for tests of other parts.
+    pub fn unread() -> Self {
+        Self::new(&MetricsHandle::detached(false), false)
+    }
+
+    /// Models that the configuration names: they always keep their label and use up no budget.
+    pub fn pin_models<'a>(&self, models: impl IntoIterator<Item = &'a str>) {
+        models.into_iter().for_each(|model| self.0.models.pin(model));
+    }
+
+    /// The series of these labels: the model that was asked for, the one after rewrites (both empty when unknown), the
+    /// fairness id and the priority.
+    pub fn series(&self, model: &str, target: &str, fairness: &str, priority: i32) -> Arc<RequestSeries> {
+        let mut buffer = [0; 12];
+        let fairness = if fairness.is_empty() { DEFAULT_FAIRNESS } else { fairness };
+        let wanted = [model, target, fairness, decimal(priority, &mut buffer)];
+        // Only values within their caps are ever stored, so a hit needs no look at the budgets.
+        if let Some(found) = self.0.series.get(&wanted) {
+            return found;
+        }
+        let labels = self.within_caps(wanted);
+        let make = |l: &[&str; 4]| {
+            let [model, target, fairness, priority] = *l;
+            let labels = RequestLabels { model, target, fairness, priority };
+            Arc::new(RequestSeries::new(&self.0.metrics, labels, Arc::clone(&self.0.endings)))
+        };
+        let [_, _, _, priority] = labels;
+        self.0
+            .series
+            .get_or_make(&labels, make)
+            .unwrap_or_else(|| self.0.series.get_or_make_beyond(&[OTHER, OTHER, OTHER, priority], make))
+    }
+
+    fn within_caps<'a>(&self, [model, target, fairness, priority]: [&'a str; 4]) -> [&'a str; 4] {
+        let capped = [
+            ("model_name", model, self.0.models.label(model)),
+            ("target_model_name", target, self.0.models.label(target)),
+            ("fairness_id", fairness, self.0.fairness.label(fairness)),
+            ("priority", priority, self.0.priorities.label(priority)),
+        ];
+        capped.map(|(name, asked, label)| {
+            if asked != label {
+                self.0.metrics.counter(names::LABELS_FOLDED, &[("label", name)]).increment(1);
+            }
+            label
+        })
+    }
+
+    /// A request came in.
+    pub fn attempt(&self) {
+        self.0.plain.attempts.increment(1);
+    }
+
+    /// The picker answers the request itself with an error. Counts its ending too.
+    pub fn refused(&self, model: &str, target: &str, fairness: &str, priority: i32, code: &'static str) {
+        self.0.metrics.counter(names::REFUSALS, &[("code", code)]).increment(1);
+        self.0.endings.count(Ending::Refused);
+        self.series(model, target, fairness, priority).failed(code);
+    }
+
+    /// A request ended that has no series: header-only, or broken off before it was routed. Ends of routed requests
+    /// are counted by [`RequestSeries::finished`], refusals by [`RequestMetrics::refused`].
+    pub fn ended(&self, ending: Ending) {
+        self.0.endings.count(ending);
+    }
+
+    /// A scheduling decision took `took` and chose the endpoint with its port, or none.
+    pub fn scheduled(&self, took: Duration, outcome: Option<(&EndpointKey, u16)>, target_model: &str) {
+        self.0.plain.scheduler.record(took.as_secs_f64());
+        let model = self.0.models.label(target_model);
+        let mut buffer = [0; 12];
+        let labels = match outcome {
+            None => ["failure", model, "", "", ""],
+            Some((key, port)) => {
+                let port = decimal(i32::from(port), &mut buffer);
+                ["success", model, self.0.endpoints.label(&key.name), &*key.namespace, port]
+            }
+        };
+        let make = |l: &[&str; 5]| {
+            let names = ["status", "target_model_name", "endpoint_name", "namespace", "port"];
+            let pairs: Vec<_> = names.into_iter().zip(l.iter().copied()).collect();
+            self.0.metrics.counter(names::SCHEDULER_ATTEMPTS, &pairs)
+        };
+        let [status, ..] = labels;
+        let counter = self.0.attempts_by.get_or_make(&labels, make).unwrap_or_else(|| {
+            self.0.attempts_by.get_or_make_beyond(&[status, OTHER, OTHER, OTHER, OTHER], make)
+        });
+        counter.increment(1);
+    }
+
+    /// How many endpoints a decision began with, how many filters took out and how many were scored.
+    pub fn considered(&self, candidates: usize, filtered: usize, scored: usize, result: DecisionResult) {
+        let plain = &self.0.plain;
+        plain.candidates.increment(candidates as u64);
+        plain.filtered.increment(filtered as u64);
+        plain.scored.increment(scored as u64);
+        if let Some(counter) = plain.decisions.get(result as usize) {
+            counter.increment(1);
+        }
+    }
+
+    /// The model of a request was rewritten by the rule object `rewrite`.
+    pub fn rewritten(&self, rewrite: &str, model: &str, target: &str) {
+        let labels = [
+            ("model_rewrite_name", rewrite),
+            ("model_name", self.0.models.label(model)),
+            ("target_model", self.0.models.label(target)),
+        ];
+        self.0.metrics.counter(names::MODEL_REWRITES, &labels).increment(1);
+    }
+
+    /// The endpoint picked is predicted to have `matched` of the prompt's `total` bytes cached.
+    pub fn prefix_predicted(&self, endpoint: &EndpointKey, matched: u64, total: u64) {
+        let label = self.0.endpoints.label(&endpoint.name);
+        let make = |[pod]: &[&str; 1]| {
+            Arc::new(PrefixSeries {
+                matched: AtomicU64::new(0),
+                total: AtomicU64::new(0),
+                rate: self.0.metrics.gauge(names::CACHE_HIT_RATE, &[("pod", pod)]),
+                length: self.0.metrics.histogram(names::CACHE_PREFIX_BYTES, &[("pod", pod)]),
+            })
+        };
+        let series = self.0.prefix_by.get_or_make_beyond(&[label], make);
+        let matched_sum = series.matched.fetch_add(matched, Relaxed) + matched;
+        let total_sum = series.total.fetch_add(total, Relaxed) + total;
+        series.length.record(matched as f64);
+        if total_sum > 0 {
+            series.rate.set(matched_sum as f64 / total_sum as f64);
+        }
+    }
+
+    /// Time that the picker itself spent on the request path.
+    pub fn request_processing(&self, took: Duration) {
+        self.0.plain.request_processing.record(took.as_secs_f64());
+    }
+    /// Time that the picker itself spent on the response path.
+    pub fn response_processing(&self, took: Duration) {
+        self.0.plain.response_processing.record(took.as_secs_f64());
+    }
+    /// A request had to be decided without its body; `mode` is the proxy's body mode.
+    pub fn blind(&self, mode: &'static str) {
+        self.0.metrics.counter(names::BLIND, &[("mode", mode)]).increment(1);
+    }
+    /// Untrusted control headers were taken out of a request.
+    pub fn control_headers_removed(&self, headers: usize) {
+        if headers > 0 {
+            self.0.plain.headers_removed.increment(headers as u64);
+        }
+    }
+    /// No endpoint lists the model of a request.
+    pub fn unknown_model(&self) {
+        self.0.plain.unknown_model.increment(1);
+    }
+
+    /// An ext_proc stream was opened; it counts as open until the guard is gone.
+    pub fn stream_opened(&self, clock: &Clock) -> OpenStream {
+        self.0.open_streams.fetch_add(1, Relaxed);
+        self.0.plain.streams_open.increment(1.0);
+        if let Some((in_flight, _)) = &self.0.streams {
+            in_flight.increment(1.0);
+        }
+        OpenStream { metrics: self.clone(), clock: clock.clone(), since: clock.now(), code: "Canceled" }
+    }
+    /// Streams that are open now.
+    pub fn open_streams(&self) -> u64 {
+        u64::try_from(self.0.open_streams.load(Relaxed)).unwrap_or(0)
+    }
+}
+
+impl std::fmt::Debug for RequestMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RequestMetrics({} series)", self.0.series.len.load(Relaxed))
+    }
+}
+
+/// An open ext_proc stream. Dropped without [`OpenStream::closed`], it counts as `Canceled`.
+#[derive(Debug)]
+pub struct OpenStream {
+    metrics: RequestMetrics,
+    clock: Clock,
+    since: Moment,
+    code: &'static str,
+}
+
+impl OpenStream {
+    /// The stream ended with this gRPC status (`OK`, `Canceled`, `DeadlineExceeded`, ...).
+    pub fn closed(mut self, code: &'static str) {
+        self.code = code;
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let inner = &self.metrics.0;
+        inner.open_streams.fetch_sub(1, Relaxed);
+        inner.plain.streams_open.decrement(1.0);
+        inner.metrics.counter(names::STREAMS_TOTAL, &[("code", self.code)]).increment(1);
+        if let Some((in_flight, duration)) = &inner.streams {
+            in_flight.decrement(1.0);
+            duration.record(self.clock.now().since(self.since).as_secs_f64());
+        }
+    }
+}
+
+/// Writes a number into `buffer`; 12 bytes hold every `i32`.
+fn decimal(number: i32, buffer: &mut [u8; 12]) -> &str {
+    let mut rest = &mut buffer[..];
+    // A full buffer would be an error, and no i32 fills it.
+    let _ = write!(rest, "{number}");
+    let left = rest.len();
+    std::str::from_utf8(&buffer[..12 - left]).unwrap_or_default()
+}
+
+type Bucket<const N: usize, V> = Vec<([Box<str>; N], V)>;
+
+/// Handles by their `N` label values; looked up without building a key.
+struct LabelCache<const N: usize, V> {
+    by_hash: DashMap<u64, Bucket<N, V>>,
+    hasher: RandomState,
+    len: AtomicUsize,
+    cap: usize,
+}
+
+impl<const N: usize, V: Clone> LabelCache<N, V> {
+    fn new(cap: usize) -> Self {
+        Self { by_hash: DashMap::new(), hasher: RandomState::new(), len: AtomicUsize::new(0), cap }
+    }
+
+    fn get(&self, labels: &[&str; N]) -> Option<V> {
+        let bucket = self.by_hash.get(&self.hasher.hash_one(labels))?;
+        find(&bucket, labels).cloned()
+    }
+
+    /// What is stored under `labels`, or something new while the cap leaves room.
+    fn get_or_make(&self, labels: &[&str; N], make: impl Fn(&[&str; N]) -> V) -> Option<V> {
+        if let Some(found) = self.get(labels) {
+            return Some(found);
+        }
+        (self.len.load(Relaxed) < self.cap).then(|| self.get_or_make_beyond(labels, make))
+    }
+
+    /// The same without the cap: for the few series that stand in for all that came too late.
+    fn get_or_make_beyond(&self, labels: &[&str; N], make: impl Fn(&[&str; N]) -> V) -> V {
+        if let Some(found) = self.get(labels) {
+            return found;
+        }
+        let mut bucket = self.by_hash.entry(self.hasher.hash_one(labels)).or_default();
+        if let Some(found) = find(&bucket, labels) {
+            return found.clone();
+        }
+        self.len.fetch_add(1, Relaxed);
+        let value = make(labels);
+        bucket.push((labels.map(Into::into), value.clone()));
+        value
+    }
+}
+
+fn find<'a, const N: usize, V>(bucket: &'a Bucket<N, V>, labels: &[&str; N]) -> Option<&'a V> {
+    bucket.iter().find(|(key, _)| key.iter().zip(labels).all(|(a, b)| **a == **b)).map(|(_, v)| v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Usage;
+    use crate::telemetry::Finished;
+
+    fn metrics(stream_metrics: bool) -> (MetricsHandle, RequestMetrics) {
+        let handle = MetricsHandle::detached(true);
+        let requests = RequestMetrics::new(&handle, stream_metrics);
+        (handle, requests)
+    }
+
+    fn finished(ending: Ending) -> Finished {
+        Finished {
+            duration: Duration::from_millis(1100),
+            ttft: Some(Duration::from_millis(100)),
+            streaming: true,
+            usage: Usage { prompt: Some(100), completion: Some(11), cached: Some(0), total: None },
+            response_bytes: 512,
+            ending,
+        }
+    }
+
+    /// Every line must be on the page.
+    fn assert_lines(handle: &MetricsHandle, lines: &[&str]) {
+        let page = handle.render();
+        for line in lines {
+            assert!(page.lines().any(|l| l == *line), "`{line}` is missing in\n{page}");
+        }
+    }
+
+    const M: &str = r#"model_name="m",target_model_name="t",fairness_id="default-flow",priority="0""#;
+
+    #[test]
+    fn a_request_that_ends_well_is_in_every_family() {
+        let (handle, requests) = metrics(false);
+        requests.attempt();
+        let series = requests.series("m", "t", "", 0);
+        series.routed(300);
+        let running = series.running();
+        assert_lines(&handle, &[&format!("llm_d_epp_request_running{{{M}}} 1")]);
+        series.first_byte(Duration::from_millis(100), true);
+        series.inter_token(Duration::from_millis(15));
+        series.finished(&finished(Ending::Natural));
+        drop(running);
+        assert_lines(
+            &handle,
+            &[
+                "pointsman_attempts_total 1",
+                r#"pointsman_requests_ended_total{ending="natural"} 1"#,
+                &format!("llm_d_epp_request_total{{{M}}} 1"),
+                r#"inference_objective_request_total{model_name="m",target_model_name="t",priority="0"} 1"#,
+                &format!("llm_d_epp_request_size_bytes_bucket{{{M},le=\"512\"}} 1"),
+                &format!("llm_d_epp_request_running{{{M}}} 0"),
+                r#"inference_objective_running_requests{model_name="m"} 0"#,
+                &format!("llm_d_epp_request_ttft_seconds_count{{{M},streaming=\"true\"}} 1"),
+                &format!("llm_d_epp_request_ttft_seconds_count{{{M},streaming=\"false\"}} 0"),
+                &format!("llm_d_epp_request_streaming_itl_seconds_bucket{{{M},le=\"0.02\"}} 1"),
+                &format!("llm_d_epp_request_duration_seconds_sum{{{M}}} 1.1"),
+                &format!("llm_d_epp_request_streaming_tpot_seconds_sum{{{M}}} 0.1"),
+                &format!("llm_d_epp_request_ntpot_seconds_bucket{{{M},le=\"0.1\"}} 1"),
+                &format!("llm_d_epp_request_input_tokens_sum{{{M}}} 100"),
+                &format!("llm_d_epp_request_cached_tokens_bucket{{{M},le=\"1\"}} 1"),
+                &format!("llm_d_epp_response_size_bytes_bucket{{{M},le=\"512\"}} 1"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_request_that_breaks_off_counts_its_ending_and_no_durations() {
+        let (handle, requests) = metrics(false);
+        requests.series("m", "t", "", 0).finished(&finished(Ending::Disconnected));
+        assert_lines(
+            &handle,
+            &[
+                r#"pointsman_requests_ended_total{ending="disconnected"} 1"#,
+                &format!("llm_d_epp_request_duration_seconds_count{{{M}}} 0"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_refusal_counts_code_and_ending_and_is_no_routed_request() {
+        let (handle, requests) = metrics(false);
+        requests.refused("m", "t", "", -1, "ResourceExhausted");
+        assert_lines(
+            &handle,
+            &[
+                r#"llm_d_epp_request_error_total{model_name="m",target_model_name="t",fairness_id="default-flow",priority="-1",error_code="ResourceExhausted"} 1"#,
+                r#"inference_objective_request_error_total{model_name="m",target_model_name="t",error_code="ResourceExhausted"} 1"#,
+                r#"pointsman_refusals_total{code="ResourceExhausted"} 1"#,
+                r#"pointsman_requests_ended_total{ending="refused"} 1"#,
+                r#"llm_d_epp_request_total{model_name="m",target_model_name="t",fairness_id="default-flow",priority="-1"} 0"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn requests_without_a_model_do_not_run() {
+        let (handle, requests) = metrics(false);
+        let _running = requests.series("", "", "", 0).running();
+        assert_lines(&handle, &[r#"inference_objective_running_requests{model_name=""} 0"#]);
+    }
+
+    #[test]
+    fn models_and_fairness_ids_are_capped_and_pinned_models_are_not() {
+        let (handle, requests) = metrics(false);
+        requests.pin_models(["pinned"]);
+        for i in 0..MAX_MODELS + 50 {
+            requests.series(&format!("m{i}"), "", "", 0).routed(1);
+        }
+        requests.series("pinned", "", "", 0).routed(1);
+        for i in 0..MAX_FAIRNESS_IDS + 50 {
+            requests.series("m0", "", &format!("f{i}"), 0).routed(1);
+        }
+        let page = handle.render();
+        let totals = |part: &str| {
+            page.lines().filter(|l| l.starts_with("llm_d_epp_request_total") && l.contains(part)).count()
+        };
+        assert_eq!(totals(r#"fairness_id="default-flow""#), MAX_MODELS + 2);
+        assert_eq!(totals(r#"model_name="m0",target_model_name="",fairness_id="f"#), MAX_FAIRNESS_IDS - 1);
+        assert_lines(
+            &handle,
+            &[
+                r#"llm_d_epp_request_total{model_name="other",target_model_name="",fairness_id="default-flow",priority="0"} 50"#,
+                r#"llm_d_epp_request_total{model_name="pinned",target_model_name="",fairness_id="default-flow",priority="0"} 1"#,
+                r#"pointsman_label_values_folded_total{label="model_name"} 50"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn combinations_are_capped_too() {
+        let (_, requests) = metrics(false);
+        for i in 0..MAX_SERIES + 500 {
+            requests.series(&format!("m{}", i % 500), "", &format!("f{}", i / 500), 0);
+        }
+        assert!(requests.0.series.len.load(Relaxed) <= MAX_SERIES + 1);
+    }
+
+    #[test]
+    fn attempts_name_the_endpoint() {
+        let (handle, requests) = metrics(false);
+        let key = EndpointKey { namespace: "ns".into(), name: "pod-1".into(), rank: 0 };
+        requests.scheduled(Duration::from_micros(50), Some((&key, 8000)), "t");
+        requests.scheduled(Duration::from_micros(50), None, "t");
+        requests.considered(4, 1, 3, DecisionResult::Success);
+        requests.considered(0, 0, 0, DecisionResult::NoPods);
+        requests.prefix_predicted(&key, 30, 40);
+        requests.prefix_predicted(&key, 0, 20);
+        assert_lines(
+            &handle,
+            &[
+                r#"llm_d_epp_scheduler_attempts_total{status="success",target_model_name="t",endpoint_name="pod-1",namespace="ns",port="8000"} 1"#,
+                r#"inference_extension_scheduler_attempts_total{status="success",target_model_name="t",pod_name="pod-1",namespace="ns",port="8000"} 1"#,
+                r#"llm_d_epp_scheduler_attempts_total{status="failure",target_model_name="t",endpoint_name="",namespace="",port=""} 1"#,
+                r#"llm_d_epp_scheduler_e2e_duration_seconds_bucket{le="0.0001"} 2"#,
+                r#"llmd_epp_scheduling_decisions_total{result="no_pods"} 1"#,
+                "llmd_epp_candidate_pods_total 4",
+                r#"llmd_epp_cache_hit_rate{pod="pod-1"} 0.5"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn streams_are_counted_and_timed_only_on_request() {
+        let clock = Clock::manual();
+        let (handle, requests) = metrics(true);
+        let stream = requests.stream_opened(&clock);
+        let broken = requests.stream_opened(&clock);
+        assert_eq!(requests.open_streams(), 2);
+        clock.advance(Duration::from_millis(3));
+        stream.closed("OK");
+        drop(broken);
+        assert_lines(
+            &handle,
+            &[
+                r#"llm_d_epp_extproc_streams_total{code="OK"} 1"#,
+                r#"llm_d_epp_extproc_streams_total{code="Canceled"} 1"#,
+                r#"llm_d_epp_extproc_stream_duration_seconds_bucket{le="0.005"} 2"#,
+                "llm_d_epp_extproc_streams_inflight 0",
+                "pointsman_streams_open 0",
+            ],
+        );
+        let (plain, requests) = metrics(false);
+        requests.stream_opened(&clock).closed("OK");
+        assert!(!plain.render().contains("stream_duration"));
+    }
+
+    #[test]
+    fn all_that_is_counted_here_stands_in_the_table() {
+        let (handle, requests) = metrics(true);
+        requests.rewritten("rule", "m", "t");
+        requests.blind("STREAMED");
+        requests.control_headers_removed(2);
+        requests.unknown_model();
+        requests.ended(Ending::Protocol);
+        requests.request_processing(Duration::from_millis(1));
+        requests.response_processing(Duration::from_millis(1));
+        requests.series("m", "t", "f", 1).failed("ModelServerError");
+        assert!(handle.unlisted().is_empty());
+        assert_lines(
+            &handle,
+            &[
+                r#"inference_extension_model_rewrite_decisions_total{model_rewrite_name="rule",model_name="m",target_model="t"} 1"#,
+                r#"pointsman_blind_requests_total{mode="STREAMED"} 1"#,
+                "pointsman_control_headers_removed_total 2",
+            ],
+        );
+    }
+
+    #[test]
+    fn numbers_are_written_without_help() {
+        let mut buffer = [0; 12];
+        for number in [0, -1, i32::MAX, i32::MIN] {
+            assert_eq!(decimal(number, &mut buffer), number.to_string());
+        }
+    }
+}
