@@ -42,7 +42,12 @@ pub trait RoutedRequest: Send + 'static {
     fn scores(&self) -> Option<&[(Arc<str>, f64)]>;
     /// The response headers came: its status, and the endpoint that serves as the proxy reports it. Returns header
     /// changes towards the client.
-    fn on_response_headers(&mut self, status: Option<u16>, served: Option<&str>, headers: &Headers) -> HeaderEdits;
+    fn on_response_headers(
+        &mut self,
+        status: Option<u16>,
+        served: Option<&str>,
+        headers: &Headers,
+    ) -> HeaderEdits;
     /// A piece of the response body came. `usage` is what was reported up to now.
     fn on_response_chunk(&mut self, bytes: usize, usage: Usage);
     /// The target model in the answer and the name to restore, when they differ.

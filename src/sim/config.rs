@@ -60,6 +60,8 @@ pub struct SimConfig {
     pub request_id_headers: bool,
     /// Numbers that replace the engine's own on `/metrics`.
     pub fake_metrics: Option<FakeMetrics>,
+    /// Tokens of one event of a stream; the first token always comes alone.
+    pub stream_interval: u32,
     /// Faults from the start.
     pub faults: Faults,
     /// How long requests under way may go on at the end.
@@ -84,6 +86,7 @@ impl Default for SimConfig {
             pod_namespace: None,
             request_id_headers: false,
             fake_metrics: None,
+            stream_interval: 1,
             faults: Faults::default(),
             shutdown_grace: Duration::from_secs(5),
         }

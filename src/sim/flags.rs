@@ -154,6 +154,10 @@ pub struct SimArgs {
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<Mode>,
+    /// Tokens of one event of a stream [default: 1]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_interval: Option<u32>,
     /// How long requests may go on after a signal [default: 5s]
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -455,6 +459,9 @@ impl SimArgs {
         ] {
             *field = flag.unwrap_or(*field);
         }
+        // What fits into the cache is all that can be asked for; vLLM refuses to start with less.
+        let capacity = u64::from(engine.block_size.max(1)) * u64::from(engine.num_blocks.max(1));
+        engine.max_model_len = engine.max_model_len.min(u32::try_from(capacity).unwrap_or(u32::MAX));
         engine.prefix_caching = self.enable_prefix_caching.unwrap_or(!self.no_enable_prefix_caching);
         engine.latency = self.latency();
         config.seed = self.seed.unwrap_or(0);
@@ -467,6 +474,7 @@ impl SimArgs {
         config.pod_namespace.clone_from(&self.pod_namespace);
         config.request_id_headers = self.enable_request_id_headers;
         config.shutdown_grace = self.shutdown_timeout.map_or(config.shutdown_grace, |m| m.0);
+        config.stream_interval = self.stream_interval.unwrap_or(1);
         config.faults = self.initial_faults()?;
         config.fake_metrics = self.fake_metrics()?;
         Ok(config)

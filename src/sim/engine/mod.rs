@@ -16,6 +16,8 @@ mod step;
 mod tests;
 mod time;
 mod timed;
+#[cfg(test)]
+mod trace_tests;
 
 use std::collections::{BTreeMap, HashMap};
 

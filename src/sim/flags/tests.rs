@@ -42,6 +42,7 @@ fn a_line_for_vllm_is_understood() {
     assert_eq!((config.model.as_str(), config.names()), ("meta/llama", vec!["a".to_owned(), "b".to_owned()]));
     assert_eq!((config.engine.max_num_seqs, config.engine.block_size, config.engine.num_blocks), (7, 32, 96));
     assert!(!config.engine.prefix_caching);
+    assert_eq!(config.engine.max_model_len, 96 * 32);
     assert_eq!(config.loras, [LoraModule { name: "x".into(), path: "/x".into() }]);
 }
 

@@ -143,7 +143,9 @@ impl App {
             (&Method::POST, "/v1/responses") => self.generate(Api::Responses, parts, body).await,
             (&Method::GET, "/v1/models") => Ok(json_response(StatusCode::OK, &self.models())),
             (&Method::GET, "/metrics") => self.metrics().await,
-            (&Method::GET, "/health" | "/ping") => Ok(typed(StatusCode::OK, "text/plain", "")),
+            (&Method::GET, "/health" | "/health/ready" | "/ping") => {
+                Ok(typed(StatusCode::OK, "text/plain", ""))
+            }
             (&Method::GET, "/version") => Ok(json_response(StatusCode::OK, &json!({"version": "0.32.0"}))),
             (&Method::POST, "/tokenize") => self.tokenize(body).await,
             (&Method::POST, "/reset_prefix_cache" | "/admin/reset_prefix_cache") => {
@@ -285,10 +287,18 @@ impl App {
 
     async fn set_faults(&self, body: Incoming) -> Result<Response<Body>, Failure> {
         let (bytes, _) = body::read(body, 64 << 10, false).await?;
-        let patch = serde_json::from_slice(&bytes)
+        let mut patch: serde_json::Map<String, Value> = serde_json::from_slice(&bytes)
             .map_err(|e| ApiError::bad_request(None, format!("A JSON object of faults is needed: {e}.")))?;
+        let restart = patch.remove("restart").map(|value| down_time("restart", &value)).transpose()?;
+        let down = patch.remove("down_ms").map(|value| down_time("down_ms", &value)).transpose()?;
         let faults = self.faults.borrow().patched(&patch).map_err(|e| ApiError::bad_request(None, e))?;
         self.put_faults(faults);
+        if let Some(time) = restart.flatten() {
+            self.control.send(Control::Restart(time)).await.map_err(|_| Dropped)?;
+        }
+        if let Some(time) = down.flatten() {
+            self.control.send(Control::Down(time)).await.map_err(|_| Dropped)?;
+        }
         Ok(self.show_faults())
     }
 
@@ -308,9 +318,20 @@ impl App {
         })?;
         let time = Duration::from_millis(time);
         let control = if restart { Control::Restart(time) } else { Control::Down(time) };
-        // The answer is on its way when the listener acts: it waits a moment first.
+        // The listener waits a moment before it acts, so that this answer leaves.
         self.control.send(control).await.map_err(|_| Dropped)?;
         Ok(json_response(StatusCode::ACCEPTED, &json!({name: time.as_millis() as u64})))
+    }
+}
+
+/// `false` for not at all, `true` for at once, a number for so many milliseconds away.
+fn down_time(key: &str, value: &Value) -> Result<Option<Duration>, ApiError> {
+    match value {
+        Value::Bool(false) => Ok(None),
+        Value::Bool(true) => Ok(Some(Duration::ZERO)),
+        other => other.as_u64().map(|ms| Some(Duration::from_millis(ms))).ok_or_else(|| {
+            ApiError::bad_request(None, format!("{key} is to be true or a whole number of milliseconds."))
+        }),
     }
 }
 

@@ -24,6 +24,8 @@ struct Choice {
     end: FinishReason,
     /// Tokens told so far.
     told: u32,
+    /// Tokens of one event, but for the first and the last.
+    interval: u32,
     /// Tokens after which the connection is closed, by fault.
     dies_after: Option<u32>,
 }
@@ -38,11 +40,21 @@ pub async fn answer(
     let shape = Shape::new(api, id, &prepared.model, unix_now() as u64, prepared.max_tokens);
     let usage = Usage { prompt: prepared.prompt_tokens(), completion: prepared.output_tokens(), cached: 0 };
     let dies_after = app.faults.borrow().die_after_tokens;
+    let interval = app.config.stream_interval.max(1);
     let mut choices = Vec::with_capacity(prepared.jobs.len());
     for (index, job) in prepared.jobs.into_iter().enumerate() {
         let (total, end) = (job.request.output_tokens, job.request.natural_end);
         let generation = app.driver.submit(job.request).await?;
-        choices.push(Choice { index, generation, answer: job.answer, total, end, told: 0, dies_after });
+        choices.push(Choice {
+            index,
+            generation,
+            answer: job.answer,
+            total,
+            end,
+            told: 0,
+            interval,
+            dies_after,
+        });
     }
     if prepared.stream {
         return Ok(stream(shape, usage, choices, prepared.include_usage));
@@ -71,7 +83,7 @@ async fn plain(shape: &Shape, mut usage: Usage, choices: Vec<Choice>) -> Result<
 /// The first half of an answer, and then the end of the connection.
 fn cut_short(whole: String) -> Response<Body> {
     let half = Bytes::from(whole).split_to(64);
-    let end = futures::stream::once(last_gasp()).map(|dropped| Err::<Bytes, _>(dropped));
+    let end = futures::stream::once(last_gasp()).map(Err::<Bytes, _>);
     let mut response = Response::new(Body::from_stream(futures::stream::iter([Ok(half)]).chain(end)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
@@ -145,12 +157,17 @@ fn chunks(choice: Choice) -> impl futures::Stream<Item = Result<Chunk, Dropped>>
         if choice.dies_after.is_some_and(|n| told >= n) {
             return Some((Err(last_gasp().await), None));
         }
-        let Ok(progress) = choice.generation.beyond(told).await else { return Some((Err(Dropped), None)) };
+        let wanted = if told == 0 { 0 } else { told + choice.interval - 1 };
+        let wanted = wanted.min(choice.dies_after.map_or(u32::MAX, |n| n.saturating_sub(1)));
+        let Ok(progress) = choice.generation.beyond(wanted).await else { return Some((Err(Dropped), None)) };
         let upto = progress.generated.min(choice.dies_after.unwrap_or(u32::MAX)).min(choice.total);
         choice.told = upto;
         let chunk = Chunk {
             index: choice.index,
-            texts: (told..upto).map(|i| choice.answer.piece(i).to_owned()).collect(),
+            texts: (told..upto)
+                .step_by(choice.interval as usize)
+                .map(|i| choice.answer.text(i, upto.min(i + choice.interval)))
+                .collect(),
             first: told == 0,
             end: (upto == choice.total).then_some(choice.end),
             cached: progress.cached_tokens,

@@ -70,6 +70,26 @@ impl Sim {
     }
 }
 
+impl Sim {
+    /// Polls until connections are refused, then until they are not.
+    async fn await_return(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.client.get(format!("{}/health", self.url)).send().await.is_ok() {
+            assert!(Instant::now() < deadline, "never went away");
+            tokio::task::yield_now().await;
+        }
+        self.until_there().await;
+    }
+
+    async fn until_there(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.client.get(format!("{}/health", self.url)).send().await.is_err() {
+            assert!(Instant::now() < deadline, "never came back");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 fn chat(text: &str) -> Value {
     json!({"model": "tiny", "messages": [{"role": "user", "content": text}], "max_tokens": 8, "ignore_eos": true})
 }
@@ -158,6 +178,23 @@ async fn a_stream_says_what_a_plain_answer_says() {
     let said: String =
         events(&text).iter().filter_map(|e| e["choices"][0]["delta"]["content"].as_str()).collect();
     assert_eq!(said, plain["choices"][0]["message"]["content"]);
+}
+
+#[tokio::test]
+async fn a_stream_can_come_in_larger_pieces() {
+    let sim = start(SimConfig { stream_interval: 4, ..quick() }).await;
+    let mut body = chat("in pieces");
+    body["max_tokens"] = 10.into();
+    let plain = sim.json("/v1/chat/completions", &body).await;
+    body["stream"] = true.into();
+    let text = sim.post("/v1/chat/completions", &body).send().await.unwrap().text().await.unwrap();
+    let said: Vec<String> = events(&text)
+        .iter()
+        .filter_map(|e| e["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+        .filter(|s| !s.is_empty())
+        .collect();
+    assert_eq!(said.concat(), plain["choices"][0]["message"]["content"]);
+    assert!(said.len() <= 4 && said.iter().all(|s| s.len() <= 16), "{said:?}");
 }
 
 #[tokio::test]
@@ -434,26 +471,41 @@ async fn a_restart_is_a_new_incarnation() {
             > Some(0)
     );
     let before = sim.metric("process_start_time_seconds").await;
-    let answer = sim.client.post(format!("{}/admin/restart?down_ms=50", sim.url)).send().await.unwrap();
+    let answer = sim.client.post(format!("{}/admin/restart?down_ms=700", sim.url)).send().await.unwrap();
     assert_eq!(answer.status(), 202);
-    // Refused for a while, then there again and empty.
-    let mut refused = false;
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let asked = sim.client.get(format!("{}/health", sim.url)).send().await;
-        refused |= asked.is_err();
-        if refused && asked.is_ok() {
-            break;
-        }
-        assert!(Instant::now() < deadline);
-        tokio::task::yield_now().await;
-    }
+    sim.await_return().await;
     assert!(sim.metric("process_start_time_seconds").await > before);
     assert_eq!(sim.metric("vllm:prompt_tokens_total").await, 0.0);
     assert_eq!(
         sim.json("/v1/chat/completions", &body).await["usage"]["prompt_tokens_details"]["cached_tokens"],
         0
     );
+}
+
+#[tokio::test]
+async fn being_down_keeps_what_the_engine_knows() {
+    let sim = start(quick()).await;
+    sim.json("/v1/chat/completions", &chat("kept")).await;
+    let before = sim.metric("process_start_time_seconds").await;
+    sim.json("/admin/faults", &json!({"down_ms": 700})).await;
+    sim.await_return().await;
+    assert_eq!(sim.metric("process_start_time_seconds").await, before);
+    sim.json("/admin/faults", &json!({"restart": 700})).await;
+    sim.await_return().await;
+    assert!(sim.metric("process_start_time_seconds").await > before);
+}
+
+#[tokio::test]
+async fn a_restart_cuts_answers_off() {
+    let sim = start(slow()).await;
+    let mut body = chat("cut");
+    body["max_tokens"] = 100_000.into();
+    let cut = tokio::spawn(sim.post("/v1/chat/completions", &body).send());
+    sim.until("vllm:num_requests_running", 1.0).await;
+    sim.json("/admin/faults", &json!({"restart": true})).await;
+    assert!(cut.await.unwrap().is_err());
+    sim.until_there().await;
+    assert_eq!(sim.metric("vllm:num_requests_running").await, 0.0);
 }
 
 #[tokio::test]
