@@ -4,6 +4,7 @@ mod body;
 mod control;
 mod error;
 mod headers;
+pub mod json;
 pub mod parser;
 mod prompt;
 mod restore;

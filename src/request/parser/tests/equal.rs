@@ -1,0 +1,1 @@
+//! Equal prompts stay equal.
