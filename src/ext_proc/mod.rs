@@ -1,0 +1,21 @@
+//! The Envoy edge: the external-processing service, from bytes on a socket to envelopes for the director and back.
+//!
+//! [`exchange`] is the protocol as a state machine without IO; [`ExtProc`] drives one for each stream; [`server`] binds
+//! the service to a port.
+
+pub mod budget;
+pub mod exchange;
+mod headers;
+mod metadata;
+mod meters;
+mod mode;
+pub mod reject;
+mod reply;
+mod service;
+mod stream;
+
+pub use exchange::{Limits, OverBudget};
+pub use meters::Meters;
+pub use mode::{BodyMode, Modes};
+pub use reply::MAX_PIECE;
+pub use service::ExtProc;

@@ -1,0 +1,106 @@
+//! The gRPC service `envoy.service.ext_proc.v3.ExternalProcessor`.
+
+use super::budget::Budget;
+use super::exchange::{Exchange, Limits};
+use super::meters::Meters;
+use super::stream::Replies;
+use crate::clock::Clock;
+use crate::director::Router;
+use crate::proto::ext_proc::{PROCESS_PATH, ProcessingRequest, ProcessingResponse, SERVICE};
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tonic::codec::CompressionEncoding;
+use tonic::codegen::{Body, BoxFuture, Service, StdError};
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+/// What every stream works with.
+#[derive(Debug)]
+pub(super) struct Shared<D> {
+    pub(super) router: Arc<D>,
+    pub(super) clock: Clock,
+    pub(super) limits: Limits,
+    pub(super) budget: Arc<Budget>,
+    pub(super) meters: Arc<Meters>,
+    max_message_bytes: usize,
+}
+
+/// The service. One stream is one HTTP request.
+#[derive(Debug)]
+pub struct ExtProc<D>(Arc<Shared<D>>);
+
+impl<D> Clone for ExtProc<D> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<D: Router> ExtProc<D> {
+    /// The service over `router`. Messages over `max_message_bytes` are refused; it should be the body cap and 1 MiB,
+    /// so that a body that comes in one message meets the body cap first.
+    pub fn new(
+        router: Arc<D>,
+        clock: Clock,
+        limits: Limits,
+        budget: Arc<Budget>,
+        meters: Meters,
+        max_message_bytes: usize,
+    ) -> Self {
+        let meters = Arc::new(meters);
+        Self(Arc::new(Shared { router, clock, limits, budget, meters, max_message_bytes }))
+    }
+
+    /// A fresh exchange, as a stream gets it.
+    pub fn exchange(&self) -> Exchange<D> {
+        let shared = &self.0;
+        let (router, budget) = (Arc::clone(&shared.router), Arc::clone(&shared.budget));
+        Exchange::new(router, shared.limits, budget, Arc::clone(&shared.meters))
+    }
+}
+
+impl<D: Router> StreamingService<ProcessingRequest> for ExtProc<D> {
+    type Response = ProcessingResponse;
+    type ResponseStream = Replies<D>;
+    type Future = Ready<Result<Response<Replies<D>>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<ProcessingRequest>>) -> Self::Future {
+        let replies = Replies::new(Arc::clone(&self.0), self.exchange(), request.into_inner());
+        ready(Ok(Response::new(replies)))
+    }
+}
+
+impl<D, B> Service<http::Request<B>> for ExtProc<D>
+where
+    D: Router,
+    B: Body + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        if request.uri().path() != PROCESS_PATH {
+            let answer = Status::unimplemented("the only method is Process").into_http();
+            return Box::pin(ready(Ok(answer)));
+        }
+        let service = self.clone();
+        Box::pin(async move {
+            let mut grpc = Grpc::new(ProstCodec::default())
+                .accept_compressed(CompressionEncoding::Gzip)
+                .max_decoding_message_size(service.0.max_message_bytes);
+            Ok(grpc.streaming(service, request).await)
+        })
+    }
+}
+
+impl<D> NamedService for ExtProc<D> {
+    const NAME: &'static str = SERVICE;
+}

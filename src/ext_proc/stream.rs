@@ -1,0 +1,196 @@
+//! Drives one exchange: pulls messages in and replies out, without a task or a channel of its own.
+
+use super::exchange::{Exchange, OutOfOrder, Step};
+use super::service::Shared;
+use crate::director::{RouteError, Router};
+use crate::proto::ext_proc::{ProcessingRequest, ProcessingResponse};
+use futures::Stream;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::time::{Instant, Sleep};
+use tonic::{Code, Status, Streaming};
+
+type Decision<R> = Pin<Box<dyn Future<Output = Result<R, RouteError>> + Send>>;
+
+/// The replies of one stream. Polling it reads what came, asks the router, and minds the deadline.
+pub struct Replies<D: Router> {
+    shared: Arc<Shared<D>>,
+    exchange: Exchange<D>,
+    inbound: Streaming<ProcessingRequest>,
+    decision: Option<Decision<D::Route>>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// How the stream ends once the replies that wait are out.
+    over: Option<Result<(), Status>>,
+    inbound_ended: bool,
+    opened: std::time::Instant,
+    code: Option<&'static str>,
+}
+
+impl<D: Router> std::fmt::Debug for Replies<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replies").field("over", &self.over).finish_non_exhaustive()
+    }
+}
+
+impl<D: Router> Replies<D> {
+    pub(super) fn new(
+        shared: Arc<Shared<D>>,
+        exchange: Exchange<D>,
+        inbound: Streaming<ProcessingRequest>,
+    ) -> Self {
+        shared.meters.stream_opened();
+        Self {
+            shared,
+            exchange,
+            inbound,
+            decision: None,
+            timer: None,
+            over: None,
+            inbound_ended: false,
+            opened: std::time::Instant::now(),
+            code: None,
+        }
+    }
+
+    fn follow(&mut self, step: Step) {
+        match step {
+            Step::Wait => {}
+            Step::Route(envelope) => {
+                let router = Arc::clone(&self.shared.router);
+                self.decision = Some(Box::pin(async move { router.route(*envelope).await }));
+            }
+            Step::End(Ok(())) => self.over = Some(Ok(())),
+            Step::End(Err(problem)) => self.over = Some(Err(out_of_order(problem))),
+        }
+    }
+
+    /// Asks the router again; says whether it has decided.
+    fn poll_decision(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.exchange.awaits_decision() {
+            self.decision = None;
+        }
+        let Some(decision) = &mut self.decision else { return false };
+        let Poll::Ready(decided) = decision.as_mut().poll(cx) else { return false };
+        self.decision = None;
+        let step = self.exchange.on_routed(decided);
+        self.follow(step);
+        true
+    }
+
+    /// Reads the next message; says whether anything happened.
+    fn poll_inbound(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.inbound_ended {
+            // The proxy has said all it has to say; it still hears the decision.
+            if self.decision.is_some() {
+                return false;
+            }
+            self.exchange.on_closed();
+            self.over = Some(Ok(()));
+            return true;
+        }
+        match Pin::new(&mut self.inbound).poll_next(cx) {
+            Poll::Pending => false,
+            Poll::Ready(Some(Ok(message))) => {
+                let step = self.exchange.on_message(message, self.shared.clock.now());
+                self.follow(step);
+                true
+            }
+            Poll::Ready(None) => {
+                self.inbound_ended = true;
+                true
+            }
+            Poll::Ready(Some(Err(status))) => {
+                self.on_broken(status);
+                true
+            }
+        }
+    }
+
+    /// The stream broke. Proxies also break streams of requests that went well, so this says nothing about the request.
+    fn on_broken(&mut self, status: Status) {
+        if status.code() == Code::OutOfRange {
+            tracing::warn!(problem = status.message(), "a message is over --grpc-max-recv-msg-size");
+            let step = self.exchange.on_oversized();
+            return self.follow(step);
+        }
+        tracing::debug!(code = ?status.code(), problem = status.message(), "the stream broke");
+        self.exchange.on_closed();
+        self.over = Some(Err(status));
+    }
+
+    /// Minds the deadline; says whether it is over.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.exchange.deadline() else {
+            self.timer = None;
+            return false;
+        };
+        loop {
+            let now = self.shared.clock.now();
+            let at = Instant::now() + deadline.since(now);
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+            if timer.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            if now >= deadline {
+                let step = self.exchange.on_deadline(now);
+                self.follow(step);
+                return true;
+            }
+            // There was progress since the timer was set.
+            timer.as_mut().reset(at);
+        }
+    }
+}
+
+impl<D: Router> Stream for Replies<D> {
+    type Item = Result<ProcessingResponse, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(reply) = this.exchange.pull() {
+                return Poll::Ready(Some(Ok(reply)));
+            }
+            match &mut this.over {
+                Some(Ok(())) => return Poll::Ready(None),
+                Some(end @ Err(_)) => {
+                    let ended = std::mem::replace(end, Ok(()));
+                    this.code = ended.as_ref().err().map(|status| code_name(status.code()));
+                    return Poll::Ready(ended.err().map(Err));
+                }
+                None => {}
+            }
+            if !(this.poll_decision(cx) || this.poll_inbound(cx) || this.poll_deadline(cx)) {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<D: Router> Drop for Replies<D> {
+    fn drop(&mut self) {
+        self.exchange.on_closed();
+        self.shared.meters.stream_ended(self.code, self.opened.elapsed());
+    }
+}
+
+fn out_of_order(problem: OutOfOrder) -> Status {
+    tracing::warn!(%problem, "the proxy's messages are out of order; the stream is ended");
+    Status::invalid_argument(problem.to_string())
+}
+
+/// gRPC's own name of a status code, as the reference labels it.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::ResourceExhausted | Code::OutOfRange => "ResourceExhausted",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        _ => "Unknown",
+    }
+}
