@@ -7,14 +7,17 @@
 pub mod buckets;
 pub mod cardinality;
 mod histogram;
+pub mod logs;
 pub mod names;
 pub mod plugins;
 pub mod pool_gauges;
 mod process;
 pub mod recorder;
+pub mod redact;
 pub mod requests;
 mod series;
 mod text;
+pub mod traces;
 
 pub use recorder::MetricsHandle;
 pub use requests::RequestMetrics;

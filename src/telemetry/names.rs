@@ -257,8 +257,12 @@ families! {
         "Endpoints that passive health holds back.";
     ENDPOINT_SUSPECT = "pointsman_endpoint_suspect", G, "1", ["name", "endpoint"],
         "1 while passive health holds this endpoint back, else 0.";
-    SUSPECT_CHANGES = "pointsman_suspect_changes_total", C, "changes", ["change", "reason"],
-        "Endpoints that became suspect (suspected) or were trusted again (restored), by reason.";
+    SUSPICIONS = "pointsman_endpoint_suspicions_total", C, "changes", ["reason"],
+        "How often endpoints became suspect, by what they did.";
+    SUSPICIONS_OVER_CAP = "pointsman_endpoint_suspicions_over_cap_total", C, "changes", ["reason"],
+        "How often an endpoint failed and was trusted on, because half of the pool is suspect already.";
+    RESTARTS = "pointsman_endpoint_restarts_total", C, "restarts", ["reason"],
+        "New processes seen behind endpoints, by what gave them away.";
     READINGS = "pointsman_endpoint_readings", G, "endpoints", ["name", "reading"],
         "Endpoints by how far their metrics can be trusted: fresh, stale or never read.";
     ENDPOINT_REQUESTS = "pointsman_endpoint_in_flight_requests", G, "requests", ["name", "endpoint"],
@@ -266,7 +270,11 @@ families! {
     ENDPOINT_TOKENS = "pointsman_endpoint_in_flight_tokens", G, "tokens", ["name", "endpoint"],
         "Estimated tokens of those requests.";
     SCRAPES = "pointsman_scrapes_total", C, "scrapes", ["source_type", "outcome"],
-        "Polls of endpoints by outcome: ok, refused, timeout, status, too_large or unreadable.";
+        "Polls of endpoints by outcome: ok, or how they failed.";
+    SCRAPE_SECONDS = "pointsman_scrape_duration_seconds", H(buckets::RESPPROC), "seconds", ["source_type"],
+        "From the start of a poll to the published numbers, of polls that succeeded.";
+    SCRAPE_FAILING = "pointsman_scrape_failing", G, "1", ["source_type", "endpoint"],
+        "1 while a data source of an endpoint fails, else 0.";
     CONFIG_GENERATION = "pointsman_config_generation", G, "1", [],
         "Number of the configuration in use; grows with every reload that was taken.";
     CONTROL_HEADERS_REMOVED = "pointsman_control_headers_removed_total", C, "headers", [],

@@ -7,6 +7,23 @@ use crate::endpoint::{Endpoint, Reading, Sample};
 use crate::pool::PoolSnapshot;
 use std::sync::Arc;
 
+/// Families that are written here and by nobody else.
+pub(super) const FAMILIES: [&str; 13] = [
+    names::AVERAGE_KV,
+    names::AVERAGE_QUEUE,
+    names::AVERAGE_RUNNING,
+    names::STD_DEV_KV,
+    names::STD_DEV_QUEUE,
+    names::STD_DEV_RUNNING,
+    names::READY_ENDPOINTS,
+    names::PER_ENDPOINT_QUEUE,
+    names::SUSPECTS,
+    names::ENDPOINT_SUSPECT,
+    names::READINGS,
+    names::ENDPOINT_REQUESTS,
+    names::ENDPOINT_TOKENS,
+];
+
 /// Replaces the pool's part of the page by what `snapshot` and its endpoints say at `now`.
 ///
 /// Means and deviations are over endpoints whose sample is fresh and has the value; with none, the series are absent:
@@ -17,7 +34,6 @@ pub fn publish(metrics: &MetricsHandle, snapshot: &PoolSnapshot, now: Moment) {
 
 struct Seen<'a> {
     endpoint: &'a Endpoint,
-    label: String,
     sample: Option<Arc<Sample>>,
     reading: Reading,
 }
@@ -56,24 +72,34 @@ fn rows(snapshot: &PoolSnapshot, now: Moment) -> Vec<Row> {
 fn look(endpoint: &Endpoint, now: Moment) -> Seen<'_> {
     let sample = endpoint.live.sample();
     let reading = endpoint.live.reading(sample.as_deref().map(|s| s.at), now);
-    // The reference names every rank, also the first one.
-    let label = format!("{}-rank-{}", endpoint.key.name, endpoint.key.rank);
-    Seen { endpoint, label, sample, reading }
+    Seen { endpoint, sample, reading }
 }
 
 fn per_endpoint(rows: &mut Vec<Row>, pool: &str, seen: &[Seen<'_>]) {
-    let mut family = |family, label, value: &dyn Fn(&Seen<'_>) -> Option<f64>| {
-        rows.extend(seen.iter().filter_map(|s| {
-            let labels = vec![("name", pool.to_owned()), (label, s.label.clone())];
-            value(s).map(|value| Row { family, labels, value })
+    rows.extend(seen.iter().filter_map(|s| {
+        let waiting = s.sample.as_deref()?.waiting?;
+        // The reference names every rank, also the first one.
+        let label = format!("{}-rank-{}", s.endpoint.key.name, s.endpoint.key.rank);
+        Some(of_endpoint(
+            names::PER_ENDPOINT_QUEUE,
+            pool,
+            ("model_server_endpoint", label),
+            f64::from(waiting),
+        ))
+    }));
+    let mut family = |family, value: &dyn Fn(&Endpoint) -> f64| {
+        rows.extend(seen.iter().map(|s| {
+            let label = ("endpoint", s.endpoint.key.to_string());
+            of_endpoint(family, pool, label, value(s.endpoint))
         }));
     };
-    family(names::PER_ENDPOINT_QUEUE, "model_server_endpoint", &|s| {
-        s.sample.as_deref().and_then(|sample| sample.waiting).map(f64::from)
-    });
-    family(names::ENDPOINT_SUSPECT, "endpoint", &|s| Some(f64::from(u8::from(s.endpoint.live.is_suspect()))));
-    family(names::ENDPOINT_REQUESTS, "endpoint", &|s| Some(f64::from(s.endpoint.live.load().requests)));
-    family(names::ENDPOINT_TOKENS, "endpoint", &|s| Some(s.endpoint.live.load().tokens as f64));
+    family(names::ENDPOINT_SUSPECT, &|e| f64::from(u8::from(e.live.is_suspect())));
+    family(names::ENDPOINT_REQUESTS, &|e| f64::from(e.live.load().requests));
+    family(names::ENDPOINT_TOKENS, &|e| e.live.load().tokens as f64);
+}
+
+fn of_endpoint(family: &'static str, pool: &str, label: (&'static str, String), value: f64) -> Row {
+    Row { family, labels: vec![("name", pool.to_owned()), label], value }
 }
 
 fn of_pool(family: &'static str, pool: &str, value: f64) -> Row {
@@ -151,7 +177,7 @@ mod tests {
             "pointsman_endpoint_readings{name=\"p\",reading=\"stale\"} 1\n",
             "pointsman_endpoint_readings{name=\"p\",reading=\"never\"} 1\n",
             "pointsman_suspect_endpoints{name=\"p\"} 1\n",
-            "pointsman_endpoint_suspect{name=\"p\",endpoint=\"b-rank-0\"} 1\n",
+            "pointsman_endpoint_suspect{name=\"p\",endpoint=\"default/b\"} 1\n",
         ] {
             assert!(page.contains(line), "{line} is missing in\n{page}");
         }
@@ -163,9 +189,9 @@ mod tests {
     fn what_left_the_pool_leaves_the_page() {
         let metrics = MetricsHandle::detached(false);
         publish(&metrics, &pool(&["a"]), Clock::manual().now());
-        assert!(metrics.render().contains("a-rank-0"));
+        assert!(metrics.render().contains("endpoint=\"default/a\""));
         publish(&metrics, &pool(&["b"]), Clock::manual().now());
-        assert!(!metrics.render().contains("a-rank-0"));
+        assert!(!metrics.render().contains("endpoint=\"default/a\""));
         publish(&metrics, &PoolSnapshot::unknown(), Clock::manual().now());
         assert!(!metrics.render().contains("ready_endpoints{"));
     }

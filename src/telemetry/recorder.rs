@@ -6,7 +6,7 @@
 
 use super::histogram::FixedHistogram;
 use super::names::{self, FAMILIES, Family, Kind, Old};
-use super::{buckets, process, text};
+use super::{buckets, pool_gauges, process, text};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Label, Level, Metadata,
     Recorder, SharedString, Unit,
@@ -268,6 +268,10 @@ impl Recorder for MetricsHandle {
     }
 
     fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
+        if pool_gauges::FAMILIES.contains(&key.name()) {
+            // The pool's refresh writes these, so that endpoints that left are gone from the page too.
+            return Gauge::noop();
+        }
         let new = self.0.plain.register_gauge(key, metadata);
         match self.0.old_twin(key) {
             Some(old) => Gauge::from_arc(Arc::new(Both(new, self.0.plain.register_gauge(&old, metadata)))),

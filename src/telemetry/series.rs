@@ -77,7 +77,7 @@ pub struct Finished {
     /// Tokens that the engine reported.
     pub usage: Usage,
     /// Bytes of the response body.
-    pub response_bytes: u64,
+    pub response_bytes: usize,
     /// How it ended.
     pub ending: Ending,
 }
