@@ -1,13 +1,21 @@
 //! What happens to one request, from what the proxy said of it to the route it takes.
 
+mod candidates;
+mod decide;
 mod envelope;
 mod error;
+mod identify;
+mod options;
 mod plan;
+mod route;
 mod seam;
 mod subset;
 
+pub use decide::Director;
 pub use envelope::{BodyView, Envelope};
 pub use error::{ErrorClass, RouteError};
+pub use options::{Options, Services, UnknownModel};
 pub use plan::Plan;
+pub use route::Route;
 pub use seam::{RoutedRequest, Router};
 pub use subset::{SubsetEntry, SubsetHint};

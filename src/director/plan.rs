@@ -1,8 +1,9 @@
 //! Everything of one configuration that a request meets, built whole and swapped whole.
 
-use crate::plugin::{DataProducer, PreRequest, ResponseHook, SaturationDetector};
+use crate::plugin::{CostModel, DataProducer, PreRequest, ResponseHook, SaturationDetector};
 use crate::pool::Columns;
-use crate::request::ParserKind;
+use crate::request::parser::ParserSet;
+use crate::scheduling::Scheduler;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,6 +14,10 @@ pub struct Plan {
     pub generation: u64,
     /// XXH64 of the configuration's text, as 16 hexadecimal digits: tells whether two replicas run the same one.
     pub digest: Arc<str>,
+    /// Chooses among the candidates.
+    pub scheduler: Scheduler,
+    /// Estimates what a request costs where it goes.
+    pub cost: Arc<dyn CostModel>,
     /// Producers of attributes, each after those whose attributes it reads.
     pub producers: Vec<(Arc<str>, Arc<dyn DataProducer>)>,
     /// Hooks before a request leaves, in order of the configuration.
@@ -22,7 +27,7 @@ pub struct Plan {
     /// Says how full the pool is.
     pub saturation: Arc<dyn SaturationDetector>,
     /// Request parsers in order of precedence; a fallback is the last.
-    pub parsers: Vec<ParserKind>,
+    pub parsers: ParserSet,
     /// Columns of the candidates that any plugin of the plan reads.
     pub columns: Columns,
 }

@@ -20,7 +20,7 @@ pub trait Router: Send + Sync + 'static {
     /// Chooses where the request goes. May wait for admission.
     fn route(&self, envelope: Envelope) -> impl Future<Output = Result<Self::Route, RouteError>> + Send;
 
-    /// Counts a refusal, whoever made it.
+    /// Counts a refusal that the edge made by itself; those of [`Router::route`] are counted there.
     fn refused(&self, headers: &Headers, error: &RouteError);
 }
 

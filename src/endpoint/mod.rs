@@ -4,6 +4,7 @@
 //! incarnation) lives in its [`Live`] part, which survives every change of the immutable part.
 
 mod address;
+pub mod health;
 mod identity;
 mod live;
 mod reservation;

@@ -14,7 +14,7 @@ mod state;
 pub use build::{AttributeNeed, AttributeTable, BuildContext, BuildError, PluginType, Registry, Stability};
 pub use data::{DiscoverySpec, EngineSpec, ExtractorSpec, HttpSource, PrefixMatches, SessionPin, SourceSpec};
 pub use request_control::{
-    AdmissionView, DataProducer, Departure, HeaderEdits, PreRequest, ProduceError, ResponseHook,
+    AdmissionView, CostModel, DataProducer, Departure, HeaderEdits, PreRequest, ProduceError, ResponseHook,
     ResponseView, SaturationDetector, Verdict,
 };
 pub use scheduling::{
@@ -40,6 +40,8 @@ pub struct Roles {
     pub profile_handler: Option<Arc<dyn ProfileHandler>>,
     /// Writes attributes of candidates before scheduling.
     pub producer: Option<Arc<dyn DataProducer>>,
+    /// Estimates the cost of requests.
+    pub cost: Option<Arc<dyn CostModel>>,
     /// Looks at the outcome before the request leaves.
     pub pre_request: Option<Arc<dyn PreRequest>>,
     /// Looks at the response.

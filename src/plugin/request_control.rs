@@ -2,8 +2,8 @@
 
 use super::SchedulingOutcome;
 use crate::clock::Moment;
-use crate::endpoint::Endpoint;
-use crate::pool::{Candidates, PoolSnapshot};
+use crate::endpoint::{Cost, Endpoint, ReservationRole};
+use crate::pool::{Candidates, PoolSnapshot, Position};
 use crate::request::{Ending, Headers, InferenceRequest, Usage};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -38,6 +38,18 @@ pub struct ProduceError(pub String);
 pub trait DataProducer: Send + Sync {
     /// Writes into `candidates.attributes`.
     fn produce(&self, request: &InferenceRequest, candidates: &mut Candidates) -> Result<(), ProduceError>;
+}
+
+/// Estimates what a request costs where it goes.
+pub trait CostModel: Send + Sync {
+    /// Tokens that the request adds at `position` in its `role` there.
+    fn cost(
+        &self,
+        request: &InferenceRequest,
+        candidates: &Candidates,
+        position: Position,
+        role: ReservationRole,
+    ) -> Cost;
 }
 
 /// What a hook sees when a request is about to leave.

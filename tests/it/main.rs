@@ -6,5 +6,5 @@
 mod envoy_config;
 mod envoy_failures;
 mod envoy_modes;
-mod sim;
+mod layering;
 mod support;

@@ -301,9 +301,14 @@ fn start<D: Router>(core: &mut Core<D>, event: Event, now: Moment) -> Turn<D::Ro
 }
 
 impl<D: Router> Core<D> {
-    /// Answers the client in place of an engine.
+    /// Refuses a request that the router was not asked about.
     fn refuse(&mut self, headers: &Headers, grpc: bool, error: &RouteError) -> Turn<D::Route> {
         self.router.refused(headers, error);
+        self.answer(grpc, error)
+    }
+
+    /// Answers the client in place of an engine.
+    fn answer(&mut self, grpc: bool, error: &RouteError) -> Turn<D::Route> {
         let status = reject::http_status(error.class());
         match status {
             429 => tracing::debug!(status, code = error.code(), reason = %error, "request refused"),

@@ -132,7 +132,8 @@ impl Routing {
     ) -> Turn<D::Route> {
         let route = match decision {
             Ok(route) => route,
-            Err(error) => return core.refuse(&self.facts.control, self.facts.grpc, &error),
+            // The router has counted its own refusal.
+            Err(error) => return core.answer(self.facts.grpc, &error),
         };
         let Self { facts, answer, held, side, may_rewrite, cut, ended_by_body, trailers, owed } = *self;
         let rewrite = if may_rewrite { route.model_rewrite() } else { None };

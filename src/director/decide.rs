@@ -1,0 +1,256 @@
+//! The path of one request, on one screen.
+
+use super::candidates::{gather, nobody_serves};
+use super::identify::{DEFAULT_FAIRNESS_ID, Identified, identify};
+use super::{
+    BodyView, Envelope, Options, Plan, Route, RouteError, Router, Services, SubsetHint, UnknownModel,
+};
+use crate::endpoint::{Endpoint, Reservation, ReservationRole};
+use crate::plugin::{AdmissionView, Departure, HeaderEdits, SchedulingOutcome};
+use crate::pool::{Candidates, PoolSnapshot};
+use crate::request::parser::Intake;
+use crate::request::{Headers, InferenceRequest, ParseError};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+
+/// Routes requests of one pool.
+#[derive(Debug)]
+pub struct Director {
+    services: Arc<Services>,
+    plan: ArcSwap<Plan>,
+    options: Options,
+}
+
+impl Director {
+    /// A director over `services`, starting with `plan`.
+    pub fn new(services: Services, plan: Plan, options: Options) -> Self {
+        Self { services: Arc::new(services), plan: ArcSwap::from_pointee(plan), options }
+    }
+
+    /// The plan in force.
+    pub fn plan(&self) -> Arc<Plan> {
+        self.plan.load_full()
+    }
+
+    /// What the director works with.
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// What the director was told.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Puts another plan in force; requests under way keep theirs.
+    pub fn swap_plan(&self, plan: Plan) {
+        self.plan.store(Arc::new(plan));
+    }
+
+    /// Chooses where a request goes.
+    pub fn decide(&self, mut envelope: Envelope) -> Result<Route, RouteError> {
+        let plan = self.plan.load_full();
+        let pool = self.services.pool.load();
+        let mut rng = self.services.rng();
+        let subset = if self.options.subset_filter {
+            std::mem::take(&mut envelope.subset)
+        } else {
+            SubsetHint::Absent
+        };
+        let has_body = !matches!(envelope.body, BodyView::Absent);
+        self.services.requests.attempt();
+        let identified = identify(envelope, &pool, self.options.trusted, &mut rng)
+            .inspect_err(|e| self.services.requests.refused("", "", DEFAULT_FAIRNESS_ID, 0, e.code()))?;
+        let (candidates, outcome) = self
+            .choose(&plan, pool, &subset, &identified.request, &mut rng)
+            .inspect_err(|e| self.count_refusal(&identified.request, e))?;
+        Ok(self.depart(plan, identified, &candidates, outcome, has_body))
+    }
+
+    /// Admission, candidates, producers, scheduling.
+    fn choose(
+        &self,
+        plan: &Plan,
+        pool: Arc<PoolSnapshot>,
+        subset: &SubsetHint,
+        request: &InferenceRequest,
+        rng: &mut fastrand::Rng,
+    ) -> Result<(Candidates, SchedulingOutcome), RouteError> {
+        self.admit(plan, &pool, request)?;
+        let now = self.services.clock.now();
+        let rows = gather(&pool, subset, &self.services.health, now)?;
+        self.check_model(&pool, &rows, request)?;
+        let mut candidates = Candidates::freeze(pool, rows, plan.columns, now);
+        for (name, producer) in &plan.producers {
+            if let Err(problem) = producer.produce(request, &mut candidates) {
+                tracing::warn!(producer = %name, %problem, "a data producer gave nothing; the request goes on without");
+            }
+        }
+        let scheduled = plan.scheduler.run(request, &candidates, rng);
+        self.record_schedule(now, &candidates, scheduled.as_ref().ok(), request);
+        Ok((candidates, scheduled?))
+    }
+
+    fn count_refusal(&self, request: &InferenceRequest, error: &RouteError) {
+        let (model, target) = (request.model(), &*request.target_model);
+        self.services.requests.refused(model, target, &request.fairness_id, request.priority, error.code());
+    }
+
+    /// Refuses sheddable requests while the pool is saturated.
+    fn admit(&self, plan: &Plan, pool: &PoolSnapshot, request: &InferenceRequest) -> Result<(), RouteError> {
+        if request.priority >= 0 {
+            return Ok(());
+        }
+        let now = self.services.clock.now();
+        let view = AdmissionView { pool, now, poll_allowance: self.options.poll_allowance };
+        if plan.saturation.saturation(&view).saturation >= 1.0 { Err(RouteError::Shed) } else { Ok(()) }
+    }
+
+    fn check_model(
+        &self,
+        pool: &PoolSnapshot,
+        rows: &[u32],
+        request: &InferenceRequest,
+    ) -> Result<(), RouteError> {
+        if !nobody_serves(pool, rows, &request.target_model) {
+            return Ok(());
+        }
+        self.services.requests.unknown_model();
+        match self.options.unknown_model {
+            UnknownModel::Pass => Ok(()),
+            UnknownModel::Reject => Err(RouteError::ModelNotServed(request.target_model.to_string())),
+        }
+    }
+
+    fn record_schedule(
+        &self,
+        began: crate::clock::Moment,
+        candidates: &Candidates,
+        outcome: Option<&SchedulingOutcome>,
+        request: &InferenceRequest,
+    ) {
+        let took = self.services.clock.now().since(began);
+        let chosen = outcome.map(|o| candidates.endpoint(o.primary.first()));
+        self.services.requests.scheduled(
+            took,
+            chosen.map(|e| (&e.key, e.address.port)),
+            &request.target_model,
+        );
+    }
+
+    /// Reserves, asks the hooks, and makes the route.
+    fn depart(
+        &self,
+        plan: Arc<Plan>,
+        identified: Identified,
+        candidates: &Candidates,
+        outcome: SchedulingOutcome,
+        has_body: bool,
+    ) -> Route {
+        let Identified { request, rewritten_by, id_is_new } = identified;
+        if let Some(object) = rewritten_by {
+            self.services.requests.rewritten(&object, request.model(), &request.target_model);
+        }
+        let mut edits = HeaderEdits::default();
+        let departure = Departure { request: &request, candidates, outcome: &outcome };
+        for (_, hook) in &plan.pre_request {
+            hook.before_send(&departure, &mut edits);
+        }
+        let chosen: Vec<Arc<Endpoint>> =
+            outcome.primary.iter().map(|p| Arc::clone(candidates.endpoint(p))).collect();
+        let destination = destinations(&chosen);
+        let (reservations, targets) = reserve(&plan, &request, candidates, &outcome);
+        let series = self.services.requests.series(
+            request.model(),
+            &request.target_model,
+            &request.fairness_id,
+            request.priority,
+        );
+        if has_body {
+            series.routed(request.body_bytes);
+        }
+        let scores = self.options.emit_scores.then(|| scores(candidates, &outcome)).flatten();
+        let mut chosen = chosen.into_iter();
+        let primary =
+            chosen.next().unwrap_or_else(|| Arc::clone(candidates.endpoint(outcome.primary.first())));
+        tracing::debug!(request_id = %request.id, endpoint = %primary.key, destination = %destination, "routed");
+        let running = (!request.target_model.is_empty()).then(|| series.running());
+        Route {
+            services: Arc::clone(&self.services),
+            plan,
+            destination,
+            primary,
+            fallbacks: chosen.collect(),
+            targets,
+            edits,
+            id_is_new,
+            scores,
+            reservations,
+            running,
+            series,
+            request: Arc::new(request),
+            response: Default::default(),
+        }
+    }
+}
+
+impl Router for Director {
+    type Route = Route;
+
+    fn open(&self, headers: &Headers) -> Result<Intake, ParseError> {
+        self.plan.load().parsers.open(headers)
+    }
+
+    async fn route(&self, envelope: Envelope) -> Result<Route, RouteError> {
+        self.decide(envelope)
+    }
+
+    fn refused(&self, _headers: &Headers, error: &RouteError) {
+        self.services.requests.attempt();
+        self.services.requests.refused("", "", DEFAULT_FAIRNESS_ID, 0, error.code());
+    }
+}
+
+/// The destination header: addresses in order of preference, separated by commas.
+fn destinations(chosen: &[Arc<Endpoint>]) -> Arc<str> {
+    match chosen {
+        [one] => Arc::clone(&one.destination),
+        many => many.iter().map(|e| &*e.destination).collect::<Vec<_>>().join(",").into(),
+    }
+}
+
+/// One reservation for the first target of each profile that chose, the primary one first.
+fn reserve(
+    plan: &Plan,
+    request: &InferenceRequest,
+    candidates: &Candidates,
+    outcome: &SchedulingOutcome,
+) -> (Vec<Reservation>, Vec<(Arc<str>, Arc<Endpoint>)>) {
+    let mut runs: Vec<_> = outcome.runs.iter().filter_map(|(name, run)| Some((name, run?))).collect();
+    runs.sort_by_key(|(name, _)| **name != outcome.primary_profile);
+    let mut reservations = Vec::with_capacity(runs.len());
+    let mut targets = Vec::with_capacity(runs.len());
+    for (name, run) in runs {
+        let position = run.targets.first();
+        let endpoint = candidates.endpoint(position);
+        let role = match &**name {
+            "prefill" => ReservationRole::Prefill,
+            "encode" => ReservationRole::Encode,
+            _ => ReservationRole::Decode,
+        };
+        let cost = plan.cost.cost(request, candidates, position, role);
+        reservations.push(Reservation::new(Arc::clone(endpoint), role, cost));
+        targets.push((Arc::clone(name), Arc::clone(endpoint)));
+    }
+    (reservations, targets)
+}
+
+/// Weighted sums of every candidate that the primary profile rated, when it ran a scorer.
+fn scores(candidates: &Candidates, outcome: &SchedulingOutcome) -> Option<Vec<(Arc<str>, f64)>> {
+    let decision = &outcome.runs.get(&outcome.primary_profile)?.decision;
+    if decision.scorers.is_empty() {
+        return None;
+    }
+    let rated = decision.shortlist.iter().zip(&decision.totals);
+    Some(rated.map(|(p, total)| (Arc::clone(&candidates.endpoint(*p).destination), *total)).collect())
+}

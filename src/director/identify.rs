@@ -1,0 +1,234 @@
+//! From what the proxy showed to a request with an identity: id, target model, priority, fairness.
+
+use super::{BodyView, Envelope, RouteError};
+use crate::pool::{PoolSnapshot, RewriteRule};
+use crate::request::{Api, InferenceRequest, Parsed, TrustedHeaders, names};
+use std::sync::Arc;
+
+/// Fairness id of requests that name none.
+pub const DEFAULT_FAIRNESS_ID: &str = "default-flow";
+/// Longest request id, model name or fairness id taken from a client; longer ones are cut at a character border.
+const MAX_IDENTITY_BYTES: usize = 512;
+
+/// A request with its identity.
+#[derive(Debug)]
+pub(super) struct Identified {
+    pub(super) request: InferenceRequest,
+    /// The rule that chose the target model.
+    pub(super) rewritten_by: Option<Arc<str>>,
+    /// Whether the id was made here, so that it must be sent on.
+    pub(super) id_is_new: bool,
+}
+
+/// Whether the body of this API names the model in JSON, so that it can be rewritten there.
+fn model_in_json(api: Api) -> bool {
+    matches!(
+        api,
+        Api::ChatCompletions
+            | Api::Completions
+            | Api::Embeddings
+            | Api::Responses
+            | Api::Conversations
+            | Api::Images
+            | Api::Messages
+            | Api::VllmGenerate
+    )
+}
+
+pub(super) fn identify(
+    envelope: Envelope,
+    pool: &PoolSnapshot,
+    trusted: TrustedHeaders,
+    rng: &mut fastrand::Rng,
+) -> Result<Identified, RouteError> {
+    let Envelope { received, mut headers, body, body_bytes, .. } = envelope;
+    trusted.strip(&mut headers);
+    let (parsed, must_name_model) = match body {
+        BodyView::Absent | BodyView::Hidden => (Parsed::opaque(Api::Opaque), false),
+        BodyView::Whole(parsed) => {
+            let named = model_in_json(parsed.api);
+            (parsed, named)
+        }
+        BodyView::Cut(parsed) => (parsed, false),
+    };
+    let (target_model, rewritten_by) = target_model(&parsed, &headers, pool, rng);
+    if must_name_model && target_model.is_empty() {
+        return Err(RouteError::NoModel);
+    }
+    let (id, id_is_new) = match headers.first_of(&[names::REQUEST_ID]) {
+        Some(id) => (Arc::from(bounded(id)), false),
+        None => (Arc::from(new_id(rng)), true),
+    };
+    let priority = headers.first_of(&names::OBJECTIVE).and_then(|name| pool.objectives.get(name)).copied();
+    let priority = priority.map_or(0, |p| if trusted.objective { p } else { p.min(0) });
+    let fairness_id = Arc::from(headers.first_of(&names::FAIRNESS).map_or(DEFAULT_FAIRNESS_ID, bounded));
+    let request =
+        InferenceRequest { id, received, headers, parsed, target_model, priority, fairness_id, body_bytes };
+    Ok(Identified { request, rewritten_by, id_is_new })
+}
+
+/// The model to ask the engine for: a rule for the incoming name, else the (trusted) rewrite header, else the incoming
+/// name itself. APIs whose body cannot be rewritten keep the incoming name.
+fn target_model(
+    parsed: &Parsed,
+    headers: &crate::request::Headers,
+    pool: &PoolSnapshot,
+    rng: &mut fastrand::Rng,
+) -> (Arc<str>, Option<Arc<str>>) {
+    let incoming = parsed.model.clone().unwrap_or_else(|| Arc::from(""));
+    if !model_in_json(parsed.api) {
+        return (incoming, None);
+    }
+    if let Some(rule) = rule_for(&pool.rewrites, &incoming) {
+        let target = weighted(&rule.targets, rng).unwrap_or_else(|| Arc::from(""));
+        return (target, Some(Arc::clone(&rule.object)));
+    }
+    let from_header = headers.first_of(&names::MODEL_REWRITE).map(|m| Arc::from(bounded(m)));
+    (from_header.unwrap_or(incoming), None)
+}
+
+/// An exact rule beats a generic one; within a kind the first in order of precedence wins.
+fn rule_for<'a>(rules: &'a [RewriteRule], model: &str) -> Option<&'a RewriteRule> {
+    let exact = rules.iter().find(|r| r.models.iter().any(|m| **m == *model));
+    exact.or_else(|| rules.iter().find(|r| r.models.is_empty()))
+}
+
+/// One target by its weight. Without any weight all are alike; with some, those without are never chosen.
+fn weighted(targets: &[(Arc<str>, Option<u32>)], rng: &mut fastrand::Rng) -> Option<Arc<str>> {
+    let sum: u64 = targets.iter().filter_map(|(_, w)| *w).map(u64::from).sum();
+    if sum == 0 {
+        return (!targets.is_empty()).then(|| Arc::clone(&targets[rng.usize(..targets.len())].0));
+    }
+    let mut left = rng.u64(..sum);
+    for (name, weight) in targets {
+        let weight = u64::from(weight.unwrap_or(0));
+        if left < weight {
+            return Some(Arc::clone(name));
+        }
+        left -= weight;
+    }
+    None
+}
+
+fn bounded(text: &str) -> &str {
+    let mut end = text.len().min(MAX_IDENTITY_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// A random UUID of version 4.
+fn new_id(rng: &mut fastrand::Rng) -> String {
+    uuid::Builder::from_random_bytes(rng.u128(..).to_be_bytes()).into_uuid().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Moment;
+    use crate::director::SubsetHint;
+    use crate::request::Headers;
+    use bytes::Bytes;
+
+    fn chat(model: Option<&str>) -> Parsed {
+        Parsed { model: model.map(Arc::from), ..Parsed::opaque(Api::ChatCompletions) }
+    }
+
+    fn envelope(body: BodyView, headers: &[(&str, &str)]) -> Envelope {
+        let mut all = Headers::default();
+        for (name, value) in headers {
+            all.push(name, Bytes::copy_from_slice(value.as_bytes()));
+        }
+        Envelope {
+            received: Moment::from_nanos(1),
+            headers: all,
+            subset: SubsetHint::Absent,
+            body,
+            body_bytes: 10,
+        }
+    }
+
+    fn run(
+        envelope: Envelope,
+        pool: &PoolSnapshot,
+        trusted: TrustedHeaders,
+    ) -> Result<Identified, RouteError> {
+        identify(envelope, pool, trusted, &mut fastrand::Rng::with_seed(1))
+    }
+
+    fn pool() -> PoolSnapshot {
+        let rule = |object: &str, models: &[&str], target: &str| RewriteRule {
+            object: object.into(),
+            models: models.iter().map(|m| Arc::from(*m)).collect(),
+            targets: vec![(target.into(), None)],
+        };
+        PoolSnapshot {
+            objectives: [(Arc::from("high"), 10), (Arc::from("batch"), -5)].into_iter().collect(),
+            rewrites: vec![rule("any", &[], "fallback"), rule("exact", &["a"], "b")],
+            ..PoolSnapshot::unknown()
+        }
+    }
+
+    #[test]
+    fn an_untrusted_objective_lowers_priority_and_never_raises_it() {
+        let none = TrustedHeaders::default();
+        let priority = |name, trusted| {
+            let e = envelope(BodyView::Absent, &[(names::OBJECTIVE[1], name)]);
+            run(e, &pool(), trusted).unwrap().request.priority
+        };
+        assert_eq!(priority("high", none), 0);
+        assert_eq!(priority("batch", none), -5);
+        assert_eq!(priority("high", TrustedHeaders::ALL), 10);
+        assert_eq!(priority("unknown", TrustedHeaders::ALL), 0);
+    }
+
+    #[test]
+    fn rules_beat_headers_and_exact_rules_beat_generic_ones() {
+        let done =
+            run(envelope(BodyView::Whole(chat(Some("a"))), &[]), &pool(), TrustedHeaders::ALL).unwrap();
+        assert_eq!((&*done.request.target_model, done.rewritten_by.as_deref()), ("b", Some("exact")));
+        let done = run(envelope(BodyView::Whole(chat(None)), &[]), &pool(), TrustedHeaders::ALL).unwrap();
+        assert_eq!(&*done.request.target_model, "fallback");
+    }
+
+    #[test]
+    fn the_rewrite_header_counts_only_when_it_is_trusted() {
+        let target = |trusted| {
+            let e = envelope(BodyView::Whole(chat(Some("m"))), &[(names::MODEL_REWRITE[0], "other")]);
+            run(e, &PoolSnapshot::unknown(), trusted).unwrap().request.target_model
+        };
+        assert_eq!(&*target(TrustedHeaders::default()), "m");
+        assert_eq!(&*target(TrustedHeaders::ALL), "other");
+    }
+
+    #[test]
+    fn a_whole_body_without_model_is_refused_and_a_cut_one_is_not() {
+        let unknown = PoolSnapshot::unknown();
+        let whole = run(envelope(BodyView::Whole(chat(None)), &[]), &unknown, TrustedHeaders::default());
+        assert!(matches!(whole, Err(RouteError::NoModel)));
+        let cut = run(envelope(BodyView::Cut(chat(None)), &[]), &unknown, TrustedHeaders::default()).unwrap();
+        assert_eq!(&*cut.request.target_model, "");
+    }
+
+    #[test]
+    fn a_request_without_id_gets_one() {
+        let unknown = PoolSnapshot::unknown();
+        let given = envelope(BodyView::Absent, &[(names::REQUEST_ID, "r-1")]);
+        let given = run(given, &unknown, TrustedHeaders::default()).unwrap();
+        assert_eq!((&*given.request.id, given.id_is_new), ("r-1", false));
+        let made = run(envelope(BodyView::Absent, &[]), &unknown, TrustedHeaders::default()).unwrap();
+        assert!(made.id_is_new && made.request.id.len() == 36);
+    }
+
+    #[test]
+    fn weights_decide_the_split() {
+        let targets = vec![(Arc::from("a"), Some(3)), (Arc::from("b"), Some(1)), (Arc::from("c"), None)];
+        let mut rng = fastrand::Rng::with_seed(7);
+        let drawn: Vec<_> = (0..4000).filter_map(|_| weighted(&targets, &mut rng)).collect();
+        let share = |name: &str| drawn.iter().filter(|d| &***d == name).count();
+        assert!((2800..3200).contains(&share("a")), "{}", share("a"));
+        assert_eq!(share("c"), 0);
+        assert!(weighted(&[], &mut rng).is_none());
+    }
+}
