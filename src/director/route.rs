@@ -98,7 +98,7 @@ impl Route {
             ttft: self.response.first_byte.map(|at| at.since(self.request.received)),
             streaming: self.streaming(),
             usage,
-            response_bytes: self.response.bytes as u64,
+            response_bytes: self.response.bytes,
             ending,
         });
         self.reservations.clear();
