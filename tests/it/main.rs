@@ -7,4 +7,5 @@ mod envoy_config;
 mod envoy_failures;
 mod envoy_modes;
 mod layering;
+mod sim;
 mod support;
