@@ -69,8 +69,8 @@ pub struct SimArgs {
     #[arg(long, num_args = 1.., value_delimiter = ',')]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     served_model_name: Vec<String>,
-    /// Address to listen on [default: 0.0.0.0]
-    #[arg(long)]
+    /// Address to listen on, or `localhost` [default: 0.0.0.0]
+    #[arg(long, value_parser = host)]
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<IpAddr>,
     /// Port; with --data-parallel-size the first of several; 0 takes a free one [default: 8000]
@@ -535,6 +535,15 @@ impl SimArgs {
 fn is_ignored(key: &str) -> bool {
     let command = <Ignored as clap::Args>::augment_args(clap::Command::new(""));
     command.get_arguments().any(|arg| arg.get_long() == Some(key))
+}
+
+fn host(text: &str) -> Result<IpAddr, String> {
+    if text == "localhost" {
+        return Ok(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+    }
+    text.trim_matches(['[', ']'])
+        .parse()
+        .map_err(|_| format!("`{text}` is no IP address; names are not looked up"))
 }
 
 fn json(text: &str) -> Result<serde_json::Value, serde_json::Error> {

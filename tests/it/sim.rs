@@ -1,5 +1,7 @@
 //! `pointsman sim` as a program: its command line, its signals, its ports.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};

@@ -1,9 +1,13 @@
 //! The KV blocks of one engine: reference counts, the keys they can be found by, and the order of eviction.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
 const NIL: u32 = u32::MAX;
+
+/// Larger tables grow as they fill.
+const MAX_RESERVED_KEYS: usize = 1 << 18;
 
 #[derive(Clone, Copy)]
 struct Block {
@@ -52,7 +56,10 @@ impl BlockPool {
                 next: if i + 1 == count { NIL } else { i + 1 },
             })
             .collect();
-        Self { blocks, by_key: HashMap::default(), head: 0, tail: count - 1, free: count }
+        // Half empty: a table near its limit that sees as many removals as insertions fills with graves and slows down.
+        let capacity = (count as usize * 2).min(MAX_RESERVED_KEYS);
+        let by_key = HashMap::with_capacity_and_hasher(capacity, BuildHasherDefault::default());
+        Self { blocks, by_key, head: 0, tail: count - 1, free: count }
     }
 
     /// Blocks that can be handed out.
@@ -113,13 +120,11 @@ impl BlockPool {
 
     /// Makes a held block findable. False when another block has that key already; this one then stays private.
     pub fn store(&mut self, block: u32, key: u64) -> bool {
-        if self.by_key.contains_key(&key) {
-            return false;
-        }
+        let Entry::Vacant(place) = self.by_key.entry(key) else { return false };
+        place.insert(block);
         if let Some(old) = self.blocks[block as usize].key.replace(key) {
             self.by_key.remove(&old);
         }
-        self.by_key.insert(key, block);
         true
     }
 

@@ -28,6 +28,8 @@ fn without_flags_the_defaults_hold() {
     assert_eq!(ours.listen.to_string(), "0.0.0.0:8000");
     assert_eq!(format!("{:?}", ours.engine), format!("{:?}", default.engine));
     assert_eq!(ours.names(), ["sim"]);
+    assert_eq!(config("--host localhost").listen.to_string(), "127.0.0.1:8000");
+    assert_eq!(config("--host ::1").listen.to_string(), "[::1]:8000");
 }
 
 #[test]
