@@ -15,14 +15,18 @@
 
 pub mod clock;
 pub mod config;
+pub mod datalayer;
 pub mod director;
+pub mod discovery;
 pub mod endpoint;
 pub mod ext_proc;
 pub mod kv;
 pub mod plugin;
 pub mod pool;
 pub mod proto;
+pub mod readiness;
 pub mod request;
 pub mod scheduling;
+pub mod shutdown;
 pub mod sim;
 pub mod telemetry;

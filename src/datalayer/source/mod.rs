@@ -1,0 +1,10 @@
+//! Where pages come from: sources as plugins, and the client that reads their pages.
+
+mod http;
+pub mod metrics;
+pub mod models;
+mod parameters;
+mod tls;
+
+pub use http::{FetchError, PageReader};
+pub use tls::{TlsError, client_config};

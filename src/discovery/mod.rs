@@ -1,0 +1,42 @@
+//! Where endpoints come from: a discovery turns what it sees into [`crate::pool::PoolEvent`]s for the pool's one writer.
+
+pub mod file;
+
+pub use file::{DiscoveryError, FileDiscovery};
+
+use crate::plugin::{DiscoverySpec, PluginType};
+use crate::pool::{PoolSpec, PoolWriter};
+use tokio_util::sync::CancellationToken;
+
+/// Tables of the plugin types that belong to discovery.
+pub const TABLES: &[&[PluginType]] = &[file::TABLE];
+
+/// Any discovery.
+#[derive(Debug)]
+pub enum Discovery {
+    /// A file.
+    File(FileDiscovery),
+}
+
+impl Discovery {
+    /// The discovery that `spec` describes, for the pool `pool`.
+    pub fn new(spec: &DiscoverySpec, pool: PoolSpec) -> Self {
+        match spec {
+            DiscoverySpec::File { path, watch } => Self::File(FileDiscovery::new(path.clone(), *watch, pool)),
+        }
+    }
+
+    /// Delivers the first complete list. Call it before serving; an error means that there is nothing to serve with.
+    pub async fn load_once(&mut self, writer: &mut PoolWriter) -> Result<(), DiscoveryError> {
+        match self {
+            Self::File(file) => file.load_once(writer).await,
+        }
+    }
+
+    /// Follows changes until told to stop.
+    pub async fn run(self, writer: PoolWriter, shutdown: CancellationToken) {
+        match self {
+            Self::File(file) => file.run(writer, shutdown).await,
+        }
+    }
+}
