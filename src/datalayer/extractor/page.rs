@@ -221,7 +221,7 @@ mod tests {
         assert_eq!((sample.at, sample.waiting, sample.running), (Moment::from_nanos(7), Some(0), Some(0)));
         assert_eq!(sample.kv_usage, Some(0.0));
         assert_eq!(sample.cache, memo.cache);
-        assert!(sample.cache.is_some_and(|c| c.block_tokens == 16 && c.blocks > 0), "{:?}", sample.cache);
+        assert_eq!(sample.cache, Some(CacheGeometry { block_tokens: 32, blocks: 96 }));
         assert_eq!(reading.marks.start, Some(1.79524617952e9));
         assert!(reading.marks.counters[0].is_some() && reading.marks.counters[1].is_some());
         assert_eq!(reading.missing, [""; 0]);
