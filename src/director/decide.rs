@@ -10,6 +10,7 @@ use crate::plugin::{AdmissionView, Departure, HeaderEdits, SchedulingOutcome};
 use crate::pool::{Candidates, PoolSnapshot};
 use crate::request::parser::Intake;
 use crate::request::{Headers, InferenceRequest, ParseError};
+use crate::telemetry::traces::RequestSpan;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 
@@ -59,12 +60,21 @@ impl Director {
         };
         let has_body = !matches!(envelope.body, BodyView::Absent);
         self.services.requests.attempt();
-        let identified = identify(envelope, &pool, self.options.trusted, &mut rng)
-            .inspect_err(|e| self.services.requests.refused("", "", DEFAULT_FAIRNESS_ID, 0, e.code()))?;
-        let (candidates, outcome) = self
-            .choose(&plan, pool, &subset, &identified.request, &mut rng)
-            .inspect_err(|e| self.count_refusal(&identified.request, e))?;
-        Ok(self.depart(plan, identified, &candidates, outcome, has_body))
+        let mut span = self.services.tracing.start_request(&envelope.headers);
+        let identified = identify(envelope, &pool, self.options.trusted, &mut rng).inspect_err(|e| {
+            span.failed(e.code());
+            self.services.requests.refused("", "", DEFAULT_FAIRNESS_ID, 0, e.code());
+        })?;
+        let mut orchestration = span.orchestration();
+        orchestration.decided(&identified.request.target_model, identified.request.priority);
+        let chosen = self.choose(&plan, pool, &subset, &identified.request, &mut rng).inspect_err(|e| {
+            orchestration.failed(e.code());
+            span.failed(e.code());
+            self.count_refusal(&identified.request, e);
+        });
+        let (candidates, outcome) = chosen?;
+        drop(orchestration);
+        Ok(self.depart(plan, identified, &candidates, outcome, Passage { has_body, span }))
     }
 
     /// Admission, candidates, producers, scheduling.
@@ -145,7 +155,7 @@ impl Director {
         identified: Identified,
         candidates: &Candidates,
         outcome: SchedulingOutcome,
-        has_body: bool,
+        passage: Passage,
     ) -> Route {
         let Identified { request, rewritten_by, id_is_new } = identified;
         if let Some(object) = rewritten_by {
@@ -155,6 +165,9 @@ impl Director {
         let departure = Departure { request: &request, candidates, outcome: &outcome };
         for (_, hook) in &plan.pre_request {
             hook.before_send(&departure, &mut edits);
+        }
+        if let Some((name, value)) = passage.span.inject() {
+            edits.set(name, value);
         }
         let chosen: Vec<Arc<Endpoint>> =
             outcome.primary.iter().map(|p| Arc::clone(candidates.endpoint(p))).collect();
@@ -166,7 +179,7 @@ impl Director {
             &request.fairness_id,
             request.priority,
         );
-        if has_body {
+        if passage.has_body {
             series.routed(request.body_bytes);
         }
         let scores = self.options.emit_scores.then(|| scores(candidates, &outcome)).flatten();
@@ -186,12 +199,19 @@ impl Director {
             id_is_new,
             scores,
             reservations,
+            span: passage.span,
             running,
             series,
             request: Arc::new(request),
             response: Default::default(),
         }
     }
+}
+
+/// What a request carries past scheduling.
+struct Passage {
+    has_body: bool,
+    span: RequestSpan,
 }
 
 impl Router for Director {

@@ -5,6 +5,7 @@ use crate::endpoint::health::HealthTracker;
 use crate::pool::PoolReader;
 use crate::request::TrustedHeaders;
 use crate::telemetry::RequestMetrics;
+use crate::telemetry::traces::Tracing;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +44,8 @@ pub struct Services {
     pub health: Arc<HealthTracker>,
     /// What is counted.
     pub requests: RequestMetrics,
+    /// Where spans go.
+    pub tracing: Tracing,
     /// The time.
     pub clock: Clock,
     /// Seed of the next request's random numbers.
@@ -50,7 +53,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Services whose random numbers follow from `seed`.
+    /// Services whose random numbers follow from `seed`, without traces.
     pub fn new(
         pool: PoolReader,
         health: Arc<HealthTracker>,
@@ -58,7 +61,14 @@ impl Services {
         clock: Clock,
         seed: u64,
     ) -> Self {
-        Self { pool, health, requests, clock, seed: AtomicU64::new(seed) }
+        Self { pool, health, requests, tracing: Tracing::off(), clock, seed: AtomicU64::new(seed) }
+    }
+
+    /// Sends spans out.
+    #[must_use]
+    pub fn with_tracing(mut self, tracing: Tracing) -> Self {
+        self.tracing = tracing;
+        self
     }
 
     /// Random numbers of one request: the same seed and the same order of requests give the same picks.

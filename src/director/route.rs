@@ -5,6 +5,7 @@ use crate::clock::Moment;
 use crate::endpoint::{Endpoint, Reservation};
 use crate::plugin::{HeaderEdits, ResponseView};
 use crate::request::{Api, Ending, Headers, InferenceRequest, Usage};
+use crate::telemetry::traces::RequestSpan;
 use crate::telemetry::{Finished, RequestSeries, RunningGuard};
 use bytes::Bytes;
 use std::ops::Range;
@@ -29,6 +30,8 @@ pub struct Route {
     /// The primary one first; empty once the request has ended.
     pub(super) reservations: Vec<Reservation>,
     pub(super) series: Arc<RequestSeries>,
+    /// Ends with the route.
+    pub(super) span: RequestSpan,
     pub(super) running: Option<RunningGuard>,
     pub(super) response: Response,
 }
@@ -160,6 +163,7 @@ impl RoutedRequest for Route {
         }
         if status.is_some_and(|s| s >= 400) {
             self.series.failed("ModelServerError");
+            self.span.failed("ModelServerError");
         }
         self.response.status = status;
         self.response.event_stream =

@@ -157,7 +157,11 @@ fn same_process(a: &Endpoint, b: &Endpoint) -> bool {
 }
 
 fn show(endpoint: &Endpoint, suspect: bool) {
-    metrics::gauge!(METRIC_SUSPECT, "endpoint" => endpoint.key.to_string()).set(if suspect { 1.0 } else { 0.0 });
+    metrics::gauge!(METRIC_SUSPECT, "endpoint" => endpoint.key.to_string()).set(if suspect {
+        1.0
+    } else {
+        0.0
+    });
 }
 
 fn announce(endpoint: &Endpoint, change: Change) {

@@ -87,7 +87,10 @@ struct Member {
 
 impl Member {
     fn is_untroubled(&self) -> bool {
-        self.failed_scrapes == 0 && self.failed_requests == 0 && !self.page_discredited && self.suspicion.is_none()
+        self.failed_scrapes == 0
+            && self.failed_requests == 0
+            && !self.page_discredited
+            && self.suspicion.is_none()
     }
 }
 
@@ -117,7 +120,9 @@ impl Ward {
         while self.suspects > self.most_suspects() {
             // Those marked last have the thinnest evidence against them.
             let newest = self.members.iter_mut().filter(|(_, m)| m.suspicion.is_some());
-            let Some((slot, member)) = newest.max_by_key(|(_, m)| m.suspicion.map(|s| s.since)) else { break };
+            let Some((slot, member)) = newest.max_by_key(|(_, m)| m.suspicion.map(|s| s.since)) else {
+                break;
+            };
             member.suspicion = None;
             member.held_back = true;
             self.suspects -= 1;
@@ -220,7 +225,9 @@ impl Ward {
 
     /// Whether a request may go to this suspect as a probe now; true at most once in [`PROBE_INTERVAL`].
     pub fn take_probe(&mut self, slot: u32, now: Moment) -> bool {
-        let Some(suspicion) = self.members.get_mut(&slot).and_then(|m| m.suspicion.as_mut()) else { return false };
+        let Some(suspicion) = self.members.get_mut(&slot).and_then(|m| m.suspicion.as_mut()) else {
+            return false;
+        };
         let due = !suspicion.awaits_scrape && now.since(suspicion.last_probe) >= PROBE_INTERVAL;
         if due {
             suspicion.last_probe = now;
@@ -316,7 +323,10 @@ mod tests {
         }
         let elsewhere = ScrapeFailure::Refused { serving_port: false };
         assert_eq!(w.scrape_failed(0, elsewhere, at(100_000)), None);
-        assert!(w.scrape_failed(0, REFUSED, at(101_000)).is_some(), "its own port refusing is another matter");
+        assert!(
+            w.scrape_failed(0, REFUSED, at(101_000)).is_some(),
+            "its own port refusing is another matter"
+        );
     }
 
     #[test]
