@@ -1,15 +1,11 @@
 //! What the edge counts. Handles are resolved once, so that a request pays an atomic and no lookup.
 
+use crate::telemetry::names::{
+    BLIND, CONTROL_HEADERS_REMOVED, STREAM_DURATION, STREAMS_IN_FLIGHT, STREAMS_OPEN, STREAMS_TOTAL,
+};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-const STREAMS_OPEN: &str = "pointsman_streams_open";
-const BLIND: &str = "pointsman_blind_requests_total";
-const CONTROL_HEADERS_REMOVED: &str = "pointsman_control_headers_removed_total";
-const STREAMS_TOTAL: &str = "llm_d_epp_extproc_streams_total";
-const STREAMS_IN_FLIGHT: &str = "llm_d_epp_extproc_streams_inflight";
-const STREAM_DURATION: &str = "llm_d_epp_extproc_stream_duration_seconds";
 
 /// Counters of the edge. Made after the recorder is installed; without a recorder they count nothing.
 pub struct Meters {

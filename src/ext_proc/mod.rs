@@ -11,8 +11,10 @@ mod meters;
 mod mode;
 pub mod reject;
 mod reply;
+pub mod server;
 mod service;
 mod stream;
+pub mod tls;
 
 pub use exchange::{Limits, OverBudget};
 pub use meters::Meters;
