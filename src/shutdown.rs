@@ -128,7 +128,8 @@ mod tests {
     async fn stages_stop_in_order_and_each_is_waited_for() {
         let (tasks, _early) = Tasks::new();
         let log = Arc::new(Mutex::new(Vec::new()));
-        for (stage, name) in [(Stage::Last, "admin"), (Stage::Support, "pollers"), (Stage::Edge, "ext_proc")] {
+        for (stage, name) in [(Stage::Last, "admin"), (Stage::Support, "pollers"), (Stage::Edge, "ext_proc")]
+        {
             let log = Arc::clone(&log);
             tasks.spawn(stage, name, move |stop| async move {
                 stop.cancelled().await;

@@ -8,7 +8,9 @@ pub const DEFAULT_ENGINE: &str = "vllm";
 /// Engines that are known without configuration.
 pub fn built_in() -> Vec<EngineSpec> {
     let some = |text: &str| Some(text.to_owned());
-    let info = |family: &str, size: &str, blocks: &str| Some((family.to_owned(), size.to_owned(), blocks.to_owned()));
+    let info = |family: &str, size: &str, blocks: &str| {
+        Some((family.to_owned(), size.to_owned(), blocks.to_owned()))
+    };
     vec![
         EngineSpec {
             name: DEFAULT_ENGINE.into(),
@@ -74,7 +76,8 @@ mod tests {
     #[test]
     fn every_built_in_spec_can_be_read() {
         for engine in built_in() {
-            let texts = [&engine.queued, &engine.running, &engine.kv_usage, &engine.lora, &engine.cache_block_size];
+            let texts =
+                [&engine.queued, &engine.running, &engine.kv_usage, &engine.lora, &engine.cache_block_size];
             for text in texts.into_iter().flatten().chain(&engine.cache_num_blocks) {
                 assert!(text.parse::<MetricSpec>().is_ok(), "{text}");
             }

@@ -56,7 +56,8 @@ impl ProcessWatch {
             return Some(Restart::StartTime);
         }
         // A family that vanished is one that the new process has not counted in yet.
-        let back = |(before, now): (&Option<f64>, &Option<f64>)| before.is_some_and(|b| b > now.unwrap_or(0.0));
+        let back =
+            |(before, now): (&Option<f64>, &Option<f64>)| before.is_some_and(|b| b > now.unwrap_or(0.0));
         if last.counters.iter().zip(&marks.counters).any(back) {
             return Some(Restart::CounterWentBack);
         }

@@ -120,7 +120,11 @@ pub(super) fn compile(bindings: &[SourceBinding], options: &Options) -> Result<V
     Ok(jobs)
 }
 
-fn work(binding: &SourceBinding, extractor: &ExtractorSpec, options: &Options) -> Result<Work, DataLayerError> {
+fn work(
+    binding: &SourceBinding,
+    extractor: &ExtractorSpec,
+    options: &Options,
+) -> Result<Work, DataLayerError> {
     match (&binding.source, extractor) {
         (SourceSpec::Metrics(_), ExtractorSpec::CoreMetrics { engine_label, default_engine, engines }) => {
             Ok(Work::Metrics(CorePlan::new(engine_label.clone(), default_engine, engines, &options.scalars)?))

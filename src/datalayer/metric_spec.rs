@@ -29,7 +29,9 @@ fn parse(text: &str) -> Result<MetricSpec, &'static str> {
     let text = text.trim();
     let (name, inside) = match text.split_once('{') {
         None => (text, None),
-        Some((name, rest)) => (name, Some(rest.strip_suffix('}').ok_or("the braces are not closed at its end")?)),
+        Some((name, rest)) => {
+            (name, Some(rest.strip_suffix('}').ok_or("the braces are not closed at its end")?))
+        }
     };
     let name = name.trim();
     if !is_name(name, true) {
@@ -92,7 +94,9 @@ mod tests {
         assert_eq!(spec("  m  {  a = b , c = d }  "), Ok(labelled(&[("a", "b"), ("c", "d")])));
         assert_eq!(spec(r#"m{a="b,c=}",d=e}"#), Ok(labelled(&[("a", "b,c=}"), ("d", "e")])));
         assert_eq!(spec("vllm:num_requests_waiting").unwrap().name, "vllm:num_requests_waiting");
-        for bad in ["m{a=b", "ma=b}", "m{a}", "m{=v}", "m{a=}", "m{a=v}x", "{a=v}", "", "a b", "m{a=\"b}", "1m"] {
+        for bad in
+            ["m{a=b", "ma=b}", "m{a}", "m{=v}", "m{a=}", "m{a=v}x", "{a=v}", "", "a b", "m{a=\"b}", "1m"]
+        {
             assert!(spec(bad).is_err(), "`{bad}` was taken");
         }
     }

@@ -27,10 +27,10 @@ use crate::pool::{PoolReader, PoolSnapshot};
 use job::Job;
 use parking_lot::Mutex;
 use poller::Shared;
+use status::{EndpointState, SourceState};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use status::{EndpointState, SourceState};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -38,8 +38,12 @@ use tokio_util::sync::CancellationToken;
 pub const MIN_PERIOD: Duration = Duration::from_millis(50);
 
 /// Tables of the plugin types that belong to the data layer.
-pub const TABLES: &[&[PluginType]] =
-    &[source::metrics::TABLE, source::models::TABLE, extractor::core_metrics::TABLE, extractor::models::TABLE];
+pub const TABLES: &[&[PluginType]] = &[
+    source::metrics::TABLE,
+    source::models::TABLE,
+    extractor::core_metrics::TABLE,
+    extractor::models::TABLE,
+];
 
 /// A source and what reads its pages.
 #[derive(Clone, Debug)]
@@ -159,9 +163,12 @@ impl DataLayer {
     fn state_of(&self, endpoint: &Arc<Endpoint>) -> Arc<EndpointState> {
         let former = self.forget(endpoint.slot.0);
         let same_process = |f: &Arc<EndpointState>| {
-            Arc::ptr_eq(&f.endpoint.live, &endpoint.live) && f.endpoint.metrics_address == endpoint.metrics_address
+            Arc::ptr_eq(&f.endpoint.live, &endpoint.live)
+                && f.endpoint.metrics_address == endpoint.metrics_address
         };
-        let process = former.filter(same_process).map_or_else(|| Arc::new(Mutex::default()), |f| Arc::clone(&f.process));
+        let process = former
+            .filter(same_process)
+            .map_or_else(|| Arc::new(Mutex::default()), |f| Arc::clone(&f.process));
         let source = |job: &Job| SourceState::new(Arc::clone(&job.name), job.source_type);
         let state = Arc::new(EndpointState {
             endpoint: Arc::clone(endpoint),

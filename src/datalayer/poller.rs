@@ -8,8 +8,8 @@ use super::names;
 use super::source::{FetchError, PageReader};
 use super::status::{EndpointState, SourceState};
 use crate::clock::Clock;
-use crate::endpoint::health::{HealthTracker, ScrapeFailure};
 use crate::endpoint::Incarnation;
+use crate::endpoint::health::{HealthTracker, ScrapeFailure};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -122,7 +122,8 @@ impl SourcePoller {
     fn failed(&self, outcome: &'static str, error: String) {
         if let Some(status) = self.status() {
             let source_type = status.source_type;
-            metrics::counter!(names::SCRAPES, "source_type" => source_type, "outcome" => outcome).increment(1);
+            metrics::counter!(names::SCRAPES, "source_type" => source_type, "outcome" => outcome)
+                .increment(1);
             status.failed(&self.state.endpoint, self.shared.clock.now(), error);
         }
     }
@@ -262,7 +263,10 @@ impl MetricsPoller {
                 source.shared.health.scrape_ok(endpoint);
             }
             None => {
-                let error = format!("the page has no metric of the engine `{}`; is the engine label right?", self.plan.name);
+                let error = format!(
+                    "the page has no metric of the engine `{}`; is the engine label right?",
+                    self.plan.name
+                );
                 source.failed("parse", error);
                 source.shared.health.scrape_failed(endpoint, ScrapeFailure::Answered);
             }
@@ -272,7 +276,8 @@ impl MetricsPoller {
 
 fn say_restart(state: &EndpointState, restart: Restart) {
     metrics::counter!(names::RESTARTS, "reason" => restart.label()).increment(1);
-    let (key, reason, incarnation) = (&state.endpoint.key, restart.label(), state.endpoint.live.incarnation().0);
+    let (key, reason, incarnation) =
+        (&state.endpoint.key, restart.label(), state.endpoint.live.incarnation().0);
     tracing::info!(%key, reason, incarnation, "another process answers at the endpoint: what was learnt of the former one is forgotten");
     state.restarted.notify_waiters();
 }

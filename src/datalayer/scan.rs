@@ -87,7 +87,10 @@ impl Scanner {
     fn candidates(&self, line: &[u8]) -> u64 {
         // Short lines are rare; they are compared with every name.
         let Some(head) = line.first_chunk::<{ PROBES[PROBES.len() - 1] + 1 }>() else { return self.all() };
-        self.tables.iter().zip(PROBES).fold(u64::MAX, |mask, (table, place)| mask & table[usize::from(head[place])])
+        self.tables
+            .iter()
+            .zip(PROBES)
+            .fold(u64::MAX, |mask, (table, place)| mask & table[usize::from(head[place])])
     }
 }
 
@@ -205,7 +208,9 @@ mod tests {
         let plain = page.replace("vllm:", "vllm_");
         let scrape = prometheus_parse::Scrape::parse(plain.lines().map(|l| Ok(l.to_owned()))).unwrap();
         let value = |v: &prometheus_parse::Value| match v {
-            prometheus_parse::Value::Counter(v) | prometheus_parse::Value::Gauge(v) | prometheus_parse::Value::Untyped(v) => Some(*v),
+            prometheus_parse::Value::Counter(v)
+            | prometheus_parse::Value::Gauge(v)
+            | prometheus_parse::Value::Untyped(v) => Some(*v),
             _ => None,
         };
         let sum = |name: &&str| {
@@ -255,13 +260,21 @@ mod tests {
         let page = "m{a=\"}, b=\\\"\",b = \"x\\\\\\ny\" , c=\"\"} 7 1700000000000\r\nm{a=\"open} 8\nm{a=\"\\";
         let scanner = Scanner::new(["m"]).unwrap();
         let mut found = Vec::new();
-        scanner.scan(page.as_bytes(), 1, |_, s| found.push((s.value, s.label("a"), s.label("b"), s.label("c"), s.label("d"))));
+        scanner.scan(page.as_bytes(), 1, |_, s| {
+            found.push((s.value, s.label("a"), s.label("b"), s.label("c"), s.label("d")))
+        });
         assert_eq!(found, [(7.0, Some("}, b=\"".into()), Some("x\\\ny".into()), Some("".into()), None)]);
     }
 
     #[test]
     fn values_in_every_form() {
-        for (text, value) in [("1", 1.0), ("+Inf", f64::INFINITY), ("-Inf", f64::NEG_INFINITY), ("1.5e+03", 1500.0), ("-0.0", 0.0)] {
+        for (text, value) in [
+            ("1", 1.0),
+            ("+Inf", f64::INFINITY),
+            ("-Inf", f64::NEG_INFINITY),
+            ("1.5e+03", 1500.0),
+            ("-0.0", 0.0),
+        ] {
             assert_eq!(sums(&format!("m {text}\n"), &["m"]), [(value, 1)]);
         }
         assert!(sums("m NaN", &["m"])[0].0.is_nan());
@@ -269,11 +282,19 @@ mod tests {
     }
 
     fn line() -> impl Strategy<Value = String> {
-        let name = prop::sample::select(vec!["vllm:a", "vllm:ab", "vllm:num_requests_waiting", "vllm:num_requests_running", "up", "x"]);
+        let name = prop::sample::select(vec![
+            "vllm:a",
+            "vllm:ab",
+            "vllm:num_requests_waiting",
+            "vllm:num_requests_running",
+            "up",
+            "x",
+        ]);
         let label = ("[a-z]{1,3}", "[a-zA-Z0-9 ./:-]{0,6}").prop_map(|(k, v)| format!("{k}=\"{v}\""));
         let labels = prop::collection::vec(label, 0..4)
             .prop_map(|l| if l.is_empty() { String::new() } else { format!("{{{}}}", l.join(",")) });
-        let stamp = prop::option::of(0u64..2_000_000_000_000).prop_map(|t| t.map_or(String::new(), |t| format!(" {t}")));
+        let stamp = prop::option::of(0u64..2_000_000_000_000)
+            .prop_map(|t| t.map_or(String::new(), |t| format!(" {t}")));
         prop_oneof![
             6 => (name.clone(), labels, -1e6f64..1e6, stamp).prop_map(|(n, l, v, t)| format!("{n}{l} {v}{t}")),
             1 => name.prop_map(|n| format!("# TYPE {n} gauge")),

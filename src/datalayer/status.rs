@@ -82,7 +82,8 @@ impl SourceState {
     fn show(&self, endpoint: &Endpoint, failing: bool) {
         let value = if failing { 1.0 } else { 0.0 };
         let endpoint = endpoint.key.to_string();
-        metrics::gauge!(names::SCRAPE_FAILING, "source_type" => self.source_type, "endpoint" => endpoint).set(value);
+        metrics::gauge!(names::SCRAPE_FAILING, "source_type" => self.source_type, "endpoint" => endpoint)
+            .set(value);
     }
 
     /// The endpoint is gone: an outage of its page is no news any more.

@@ -85,15 +85,22 @@ impl EngineConfig {
             return fault("an entry of `engineConfigs` has no `name`".to_owned());
         }
         if name == "default" {
-            return fault("`engineConfigs`: the name `default` is reserved; set `defaultEngine` instead".to_owned());
+            return fault(
+                "`engineConfigs`: the name `default` is reserved; set `defaultEngine` instead".to_owned(),
+            );
         }
         let mut custom = Vec::new();
         for metric in self.custom_metrics {
             if metric.attribute_key.is_empty() || metric.metric_spec.trim().is_empty() {
-                return fault(format!("engine `{name}`: a custom metric needs `attributeKey` and `metricSpec`"));
+                return fault(format!(
+                    "engine `{name}`: a custom metric needs `attributeKey` and `metricSpec`"
+                ));
             }
             if custom.iter().any(|(key, _)| *key == metric.attribute_key) {
-                return fault(format!("engine `{name}`: attributeKey `{}` stands twice", metric.attribute_key));
+                return fault(format!(
+                    "engine `{name}`: attributeKey `{}` stands twice",
+                    metric.attribute_key
+                ));
             }
             metric
                 .metric_spec
@@ -133,7 +140,10 @@ fn build(context: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
     for config in parameters.engine_configs {
         let spec = config.into_spec()?;
         if !seen.insert(spec.name.clone()) {
-            return Err(BuildError::Parameters(format!("`engineConfigs`: engine `{}` stands twice", spec.name)));
+            return Err(BuildError::Parameters(format!(
+                "`engineConfigs`: engine `{}` stands twice",
+                spec.name
+            )));
         }
         engines.retain(|built_in| built_in.name != spec.name);
         engines.push(spec);
@@ -141,8 +151,10 @@ fn build(context: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
     let label = some(parameters.engine_label_key).map(Into::into);
     let default = parameters.default_engine;
     // Compiled here only to report every mistake while the configuration is read.
-    CorePlan::new(label.clone(), &default, &engines, &[]).map_err(|e| BuildError::Parameters(e.to_string()))?;
-    let extractor = ExtractorSpec::CoreMetrics { engine_label: label, default_engine: default.into(), engines };
+    CorePlan::new(label.clone(), &default, &engines, &[])
+        .map_err(|e| BuildError::Parameters(e.to_string()))?;
+    let extractor =
+        ExtractorSpec::CoreMetrics { engine_label: label, default_engine: default.into(), engines };
     Ok(Roles { extractor: Some(extractor), ..Roles::default() })
 }
 
@@ -178,7 +190,8 @@ mod tests {
 
     #[test]
     fn a_configured_engine_replaces_the_built_in_one_entirely() {
-        let spec = built(serde_json::json!({"engineConfigs": [{"name": "vllm", "queuedRequestsSpec": "q{a=b}"}]}));
+        let spec =
+            built(serde_json::json!({"engineConfigs": [{"name": "vllm", "queuedRequestsSpec": "q{a=b}"}]}));
         let ExtractorSpec::CoreMetrics { engines, .. } = spec.unwrap() else { panic!("another extractor") };
         assert_eq!(engines.len(), built_in().len());
         let vllm = engines.iter().find(|e| &*e.name == "vllm").unwrap();
@@ -194,8 +207,14 @@ mod tests {
             (engine(serde_json::json!({})), "name"),
             (engine(serde_json::json!({"name": "default"})), "reserved"),
             (engine(serde_json::json!({"name": "a", "kvUsageSpec": "m{a"})), "kvUsageSpec"),
-            (engine(serde_json::json!({"name": "a", "customMetrics": [{"metricSpec": "m"}]})), "attributeKey"),
-            (engine(serde_json::json!({"name": "a", "customMetrics": [{"attributeKey": "k"}]})), "metricSpec"),
+            (
+                engine(serde_json::json!({"name": "a", "customMetrics": [{"metricSpec": "m"}]})),
+                "attributeKey",
+            ),
+            (
+                engine(serde_json::json!({"name": "a", "customMetrics": [{"attributeKey": "k"}]})),
+                "metricSpec",
+            ),
             (serde_json::json!({"engineConfigs": [{"name": "a"}, {"name": "a"}]}), "twice"),
         ] {
             let error = built(parameters.clone()).unwrap_err();

@@ -52,8 +52,11 @@ impl EnginePlan {
         if memo.cache.is_some() {
             wanted &= !self.geometry_only;
         }
-        let mut gathered =
-            Gathered { scalars: vec![f64::NAN; self.scalars], met: vec![0; self.wants.len()], ..Gathered::default() };
+        let mut gathered = Gathered {
+            scalars: vec![f64::NAN; self.scalars],
+            met: vec![0; self.wants.len()],
+            ..Gathered::default()
+        };
         self.scanner.scan(page, wanted, |family, series| {
             for (bit, want) in self.wants[family].iter().enumerate() {
                 if series.value.is_finite() && series.has(&want.labels) {
@@ -69,7 +72,9 @@ impl EnginePlan {
     fn missing(&self, met: &[u64], wanted: u64) -> Vec<String> {
         let families = self.wants.iter().zip(met).enumerate().filter(|(bit, _)| wanted >> bit & 1 == 1);
         families
-            .flat_map(|(_, (wants, met))| wants.iter().enumerate().filter(move |(bit, _)| met >> (bit % 64) & 1 == 0))
+            .flat_map(|(_, (wants, met))| {
+                wants.iter().enumerate().filter(move |(bit, _)| met >> (bit % 64) & 1 == 0)
+            })
             .filter(|(_, want)| want.required)
             .map(|(_, want)| want.text.clone())
             .collect()
@@ -237,7 +242,10 @@ mod tests {
         assert_eq!((sample.waiting, sample.running, sample.kv_usage), (Some(7), Some(3), Some(0.55)));
         assert_eq!(sample.cache, Some(CacheGeometry { block_tokens: 16, blocks: 512 }));
         let lora = sample.lora.unwrap();
-        assert_eq!((lora.max_active, &*lora.active, &*lora.waiting), (4, &["a".into(), "b".into()][..], &["c".into()][..]));
+        assert_eq!(
+            (lora.max_active, &*lora.active, &*lora.waiting),
+            (4, &["a".into(), "b".into()][..], &["c".into()][..])
+        );
     }
 
     #[test]
@@ -265,17 +273,25 @@ mod tests {
             nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"fraction\"} 0.5\n\
             nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"tokens_per\"} 64\n\
             nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"max\"} 11147\n";
-        for (engine, page) in [("sglang", sglang), ("trtllm-serve", trt), ("triton-tensorrt-llm", triton_trt)] {
+        for (engine, page) in [("sglang", sglang), ("trtllm-serve", trt), ("triton-tensorrt-llm", triton_trt)]
+        {
             let reading = read(&plan(engine), page);
             let sample = reading.sample.unwrap();
-            assert_eq!((sample.waiting, sample.running, sample.kv_usage), (Some(1), Some(2), Some(0.5)), "{engine}");
+            assert_eq!(
+                (sample.waiting, sample.running, sample.kv_usage),
+                (Some(1), Some(2), Some(0.5)),
+                "{engine}"
+            );
             assert_eq!(sample.cache, Some(CacheGeometry { block_tokens: 64, blocks: 11_147 }), "{engine}");
             assert_eq!(reading.missing, [""; 0], "{engine}");
         }
         let triton = "nv_inference_pending_request_count{model=\"a\"} 1\nnv_inference_pending_request_count{model=\"b\"} 4\n\
             nv_inference_exec_count{model=\"a\"} 2\n";
         let sample = read(&plan("triton"), triton).sample.unwrap();
-        assert_eq!((sample.waiting, sample.running, sample.kv_usage, sample.cache), (Some(5), Some(2), None, None));
+        assert_eq!(
+            (sample.waiting, sample.running, sample.kv_usage, sample.cache),
+            (Some(5), Some(2), None, None)
+        );
     }
 
     #[test]

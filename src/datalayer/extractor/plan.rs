@@ -124,9 +124,16 @@ impl EnginePlan {
         }
         let scanner = Scanner::new(families.names.iter().map(String::as_str))
             .map_err(|source| PlanError::Families { engine: spec.name.to_string(), source })?;
-        let geometry = families.wants.iter().enumerate().filter(|(_, w)| w.iter().all(|w| w.field.is_geometry()));
+        let geometry =
+            families.wants.iter().enumerate().filter(|(_, w)| w.iter().all(|w| w.field.is_geometry()));
         let geometry_only = geometry.fold(0, |mask, (bit, _)| mask | 1 << bit);
-        Ok(Self { name: Arc::clone(&spec.name), scanner, wants: families.wants, geometry_only, scalars: scalars.len() })
+        Ok(Self {
+            name: Arc::clone(&spec.name),
+            scanner,
+            wants: families.wants,
+            geometry_only,
+            scalars: scalars.len(),
+        })
     }
 }
 

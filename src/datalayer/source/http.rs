@@ -76,7 +76,12 @@ struct Connection {
 
 impl PageReader {
     /// A reader of `path` at `target`, over TLS when `tls` is given. It connects when it is first used.
-    pub fn new(target: HostPort, path: &str, tls: Option<Arc<rustls::ClientConfig>>, max_bytes: usize) -> Self {
+    pub fn new(
+        target: HostPort,
+        path: &str,
+        tls: Option<Arc<rustls::ClientConfig>>,
+        max_bytes: usize,
+    ) -> Self {
         let name = match &target.host {
             Host::Ip(ip) => ServerName::IpAddress((*ip).into()),
             // A host name that is no TLS name fails the handshake, which says so.
@@ -84,7 +89,8 @@ impl PageReader {
                 .unwrap_or(ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into())),
         };
         Self {
-            authority: HeaderValue::try_from(target.to_string()).unwrap_or(HeaderValue::from_static("localhost")),
+            authority: HeaderValue::try_from(target.to_string())
+                .unwrap_or(HeaderValue::from_static("localhost")),
             path: PathAndQuery::try_from(path).unwrap_or(PathAndQuery::from_static("/")),
             tls: tls.map(|config| (TlsConnector::from(config), name)),
             target,
@@ -92,7 +98,6 @@ impl PageReader {
             connection: None,
         }
     }
-
 
     /// Fetches the page into `page`, which is cleared first. The caller limits the time; dropping the future closes the
     /// connection.
@@ -153,7 +158,9 @@ impl PageReader {
     }
 }
 
-async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Connection, FetchError> {
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<Connection, FetchError> {
     let (sender, driver) = handshake(TokioIo::new(stream)).await.map_err(FetchError::Broken)?;
     let driver = tokio::spawn(async move {
         // Its errors reach the request that they concern.

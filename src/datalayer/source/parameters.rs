@@ -38,8 +38,10 @@ impl Default for Parameters {
 fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
     let port = Option::<i64>::deserialize(deserializer)?;
     let valid = |p| u16::try_from(p).ok().filter(|p| *p != 0);
-    port.map(|p| valid(p).ok_or_else(|| serde::de::Error::custom(format!("`port` is {p}; it must be in 1..65535"))))
-        .transpose()
+    port.map(|p| {
+        valid(p).ok_or_else(|| serde::de::Error::custom(format!("`port` is {p}; it must be in 1..65535")))
+    })
+    .transpose()
 }
 
 impl Parameters {
@@ -49,7 +51,11 @@ impl Parameters {
         let https = match self.scheme.as_str() {
             "http" => false,
             "https" => true,
-            other => return Err(BuildError::Parameters(format!("`scheme` is `{other}`; it must be http or https"))),
+            other => {
+                return Err(BuildError::Parameters(format!(
+                    "`scheme` is `{other}`; it must be http or https"
+                )));
+            }
         };
         let path = self.path.filter(|p| !p.is_empty()).unwrap_or_else(|| default_path.to_owned());
         let path = if path.starts_with('/') { path } else { format!("/{path}") };
@@ -75,7 +81,9 @@ impl Parameters {
 
 /// Reads a duration in Go's form (`50ms`, `1.5s`, `1m30s`), which must be longer than nothing.
 fn go_duration(text: &str) -> Result<Duration, BuildError> {
-    let fault = || BuildError::Parameters(format!("`interval` is `{text}`; write a duration like 50ms, 1.5s or 1m30s"));
+    let fault = || {
+        BuildError::Parameters(format!("`interval` is `{text}`; write a duration like 50ms, 1.5s or 1m30s"))
+    };
     let mut rest = text;
     let mut seconds = 0.0;
     while !rest.is_empty() {

@@ -44,7 +44,8 @@ pub fn client_config(source: &HttpSource) -> Result<Option<Arc<ClientConfig>>, T
         return Ok(None);
     }
     let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = if source.insecure_skip_verify {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
     } else {
@@ -54,8 +55,11 @@ pub fn client_config(source: &HttpSource) -> Result<Option<Arc<ClientConfig>>, T
         None => builder.with_no_client_auth(),
         Some((cert, key)) => {
             let chain = certificates(cert)?;
-            let key = PrivateKeyDer::from_pem_file(key)
-                .map_err(|source| TlsError::Pem { what: "client key", path: key.clone(), source })?;
+            let key = PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Pem {
+                what: "client key",
+                path: key.clone(),
+                source,
+            })?;
             builder.with_client_auth_cert(chain, key)?
         }
     };

@@ -94,14 +94,16 @@ fn entry(value: &Value) -> Result<Entry, String> {
     let Value::Object(fields) = value else { return Err("the entry is no mapping".to_owned()) };
     let text = |name: &str| match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => scalar(value).map(Some).ok_or_else(|| format!("`{name}` is neither text nor a number")),
+        Some(value) => {
+            scalar(value).map(Some).ok_or_else(|| format!("`{name}` is neither text nor a number"))
+        }
     };
-    let required = |name: &str| {
-        text(name)?.filter(|t| !t.is_empty()).ok_or_else(|| format!("`{name}` is missing"))
-    };
+    let required =
+        |name: &str| text(name)?.filter(|t| !t.is_empty()).ok_or_else(|| format!("`{name}` is missing"));
     let name = required("name")?;
     let namespace = text("namespace")?.filter(|t| !t.is_empty()).unwrap_or_else(|| "default".to_owned());
-    let address = HostPort { host: host("address", &required("address")?)?, port: port("port", &required("port")?)? };
+    let address =
+        HostPort { host: host("address", &required("address")?)?, port: port("port", &required("port")?)? };
     let labels = labels(fields.get("labels"))?;
     let either = |name: &str| {
         let own = text(name)?.or_else(|| labels.get(name).map(str::to_owned));
@@ -142,7 +144,8 @@ fn labels(value: Option<&Value>) -> Result<Labels, String> {
         Some(Value::Object(pairs)) => pairs
             .iter()
             .map(|(key, value)| {
-                let text = scalar(value).ok_or_else(|| format!("label `{key}` is neither text nor a number"))?;
+                let text =
+                    scalar(value).ok_or_else(|| format!("label `{key}` is neither text nor a number"))?;
                 Ok((key.clone(), text))
             })
             .collect(),

@@ -57,7 +57,9 @@ pub enum DiscoveryError {
         source: ReadError,
     },
     /// No endpoint is left.
-    #[error("endpoints file {path}: no usable endpoint ({skipped} skipped, see the log); the picker would have nobody to send requests to")]
+    #[error(
+        "endpoints file {path}: no usable endpoint ({skipped} skipped, see the log); the picker would have nobody to send requests to"
+    )]
     NoneLeft {
         /// The file.
         path: PathBuf,
@@ -143,7 +145,11 @@ impl FileDiscovery {
         self.seen = Some(now);
         let parsed = parsed.and_then(|parsed| {
             let unusable = parsed.entries.is_empty() && !parsed.faults.is_empty();
-            if unusable { Err(format!("all {} entries are unusable; {}", parsed.faults.len(), parsed.faults[0])) } else { Ok(parsed) }
+            if unusable {
+                Err(format!("all {} entries are unusable; {}", parsed.faults.len(), parsed.faults[0]))
+            } else {
+                Ok(parsed)
+            }
         });
         match parsed {
             Err(error) => {
@@ -204,7 +210,9 @@ struct Parameters {
 fn build(context: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
     let parameters: Parameters = context.decode()?;
     let path = parameters.path.filter(|p| !p.as_os_str().is_empty());
-    let path = path.ok_or_else(|| BuildError::Parameters("`path` is required: the file that lists endpoints".to_owned()))?;
+    let path = path.ok_or_else(|| {
+        BuildError::Parameters("`path` is required: the file that lists endpoints".to_owned())
+    })?;
     let discovery = DiscoverySpec::File { path, watch: parameters.watch_file };
     Ok(Roles { discovery: Some(discovery), ..Roles::default() })
 }
@@ -237,7 +245,12 @@ mod tests {
         let (mut writer, pool) = channel();
         let error = discovery(&path).load_once(&mut writer).await.unwrap_err();
         assert!(error.to_string().contains("endpoints.yaml"), "{error}");
-        for text in ["endpoints: []".to_owned(), entries(&["10.0.0.300"]), "endpoints: 5".to_owned(), "# ".repeat(600_000)] {
+        for text in [
+            "endpoints: []".to_owned(),
+            entries(&["10.0.0.300"]),
+            "endpoints: 5".to_owned(),
+            "# ".repeat(600_000),
+        ] {
             std::fs::write(&path, text).unwrap();
             assert!(discovery(&path).load_once(&mut writer).await.is_err());
             assert!(!pool.load().synced);

@@ -74,8 +74,12 @@ impl Resolver {
     fn cannot(&mut self, name: Arc<str>, error: &str, former: Option<IpAddr>) {
         if self.failing.insert(Arc::clone(&name)) {
             match former {
-                Some(address) => tracing::warn!(%name, %address, error, "name no longer resolves: its last address stays"),
-                None => tracing::warn!(%name, error, "name does not resolve: its endpoints are skipped until it does"),
+                Some(address) => {
+                    tracing::warn!(%name, %address, error, "name no longer resolves: its last address stays")
+                }
+                None => {
+                    tracing::warn!(%name, error, "name does not resolve: its endpoints are skipped until it does")
+                }
             }
         }
     }
@@ -95,7 +99,8 @@ mod tests {
 
     async fn refresh(resolver: &mut Resolver, names: &[&str], answer: Result<&[&str], &str>) {
         let names: Vec<Arc<str>> = names.iter().map(|n| Arc::from(*n)).collect();
-        let answer = answer.map(|list| list.iter().map(|a| a.parse().unwrap()).collect()).map_err(str::to_owned);
+        let answer =
+            answer.map(|list| list.iter().map(|a| a.parse().unwrap()).collect()).map_err(str::to_owned);
         resolver.refresh_with(names.iter(), |_| std::future::ready(answer.clone())).await;
     }
 

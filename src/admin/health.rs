@@ -1,0 +1,265 @@
+//! gRPC health (`grpc.health.v1.Health`) on a port of its own, and beside ext_proc on the ext_proc port.
+//!
+//! | service | serving while |
+//! |---|---|
+//! | `liveness`, `inference-extension` | the process answers: neither the pool nor a drain matters |
+//! | ``, `readiness`, the ext_proc service | every readiness gate is open and no drain has begun |
+//!
+//! `inference-extension` is what charts probe for liveness as well as readiness; tied to the pool it would have a
+//! picker restarted for want of engines.
+
+use crate::proto::health::{
+    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse, ServingStatus,
+};
+use crate::readiness::Readiness;
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, StreamExt};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::{TcpListenerStream, WatchStream};
+use tonic::codegen::{Body, Service, StdError};
+use tonic::server::{Grpc, NamedService, ServerStreamingService, UnaryService};
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
+
+/// Name under which the ext_proc service is asked for.
+pub const EXT_PROC: &str = "envoy.service.ext_proc.v3.ExternalProcessor";
+/// All names that are known.
+pub const NAMES: [&str; 5] = ["", "readiness", EXT_PROC, "liveness", "inference-extension"];
+
+/// Streams that one connection may have open: probes are few.
+const MAX_STREAMS: u32 = 64;
+
+/// The health service. Clones share one state.
+#[derive(Clone, Debug)]
+pub struct HealthServer(Readiness);
+
+impl HealthServer {
+    /// Health by these gates.
+    pub fn new(readiness: Readiness) -> Self {
+        Self(readiness)
+    }
+
+    /// Status of a service; `None` for a name that is not known.
+    pub fn status(&self, service: &str) -> Option<ServingStatus> {
+        status(service, self.0.is_ready())
+    }
+
+    /// Serves health alone, in the clear, until `stop` completes. Runs on the runtime of the requests on purpose: when
+    /// that one hangs, probes fail.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), tonic::transport::Error> {
+        tonic::transport::Server::builder()
+            .max_concurrent_streams(MAX_STREAMS)
+            .http2_keepalive_interval(Some(Duration::from_secs(60)))
+            .add_service(self)
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
+            .await
+    }
+
+    fn check(&self, service: &str) -> Result<HealthCheckResponse, Status> {
+        match self.status(service) {
+            Some(status) => Ok(answer(status)),
+            None => {
+                Err(Status::not_found(format!("no service of this name; known are {}", NAMES.join(", "))))
+            }
+        }
+    }
+
+    fn list(&self) -> HealthListResponse {
+        let each = NAMES.into_iter().filter_map(|name| Some((name.to_owned(), answer(self.status(name)?))));
+        HealthListResponse { statuses: each.collect() }
+    }
+
+    /// The status now and after every change. A name that is not known is answered as such and stays so.
+    fn watch(&self, service: &str) -> BoxStream<'static, Result<HealthCheckResponse, Status>> {
+        let service = service.to_owned();
+        let mut last = None;
+        WatchStream::new(self.0.watch())
+            .map(move |ready| status(&service, ready).unwrap_or(ServingStatus::ServiceUnknown))
+            .filter(move |status| {
+                let changed = last.replace(*status) != Some(*status);
+                std::future::ready(changed)
+            })
+            .map(|status| Ok(answer(status)))
+            .boxed()
+    }
+}
+
+fn status(service: &str, ready: bool) -> Option<ServingStatus> {
+    let when = |serving| if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+    match service {
+        "liveness" | "inference-extension" => Some(when(true)),
+        "" | "readiness" | EXT_PROC => Some(when(ready)),
+        _ => None,
+    }
+}
+
+fn answer(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse { status: status.into() }
+}
+
+impl NamedService for HealthServer {
+    const NAME: &'static str = "grpc.health.v1.Health";
+}
+
+struct Check(HealthServer);
+struct List(HealthServer);
+struct Watch(HealthServer);
+
+impl UnaryService<HealthCheckRequest> for Check {
+    type Response = HealthCheckResponse;
+    type Future = std::future::Ready<Result<Response<HealthCheckResponse>, Status>>;
+
+    fn call(&mut self, request: Request<HealthCheckRequest>) -> Self::Future {
+        std::future::ready(self.0.check(&request.get_ref().service).map(Response::new))
+    }
+}
+
+impl UnaryService<HealthListRequest> for List {
+    type Response = HealthListResponse;
+    type Future = std::future::Ready<Result<Response<HealthListResponse>, Status>>;
+
+    fn call(&mut self, _request: Request<HealthListRequest>) -> Self::Future {
+        std::future::ready(Ok(Response::new(self.0.list())))
+    }
+}
+
+impl ServerStreamingService<HealthCheckRequest> for Watch {
+    type Response = HealthCheckResponse;
+    type ResponseStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
+    type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<HealthCheckRequest>) -> Self::Future {
+        std::future::ready(Ok(Response::new(self.0.watch(&request.get_ref().service))))
+    }
+}
+
+impl<B> Service<::http::Request<B>> for HealthServer
+where
+    B: Body + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = ::http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: ::http::Request<B>) -> Self::Future {
+        let health = self.clone();
+        Box::pin(async move {
+            Ok(match request.uri().path() {
+                "/grpc.health.v1.Health/Check" => {
+                    Grpc::new(ProstCodec::default()).unary(Check(health), request).await
+                }
+                "/grpc.health.v1.Health/List" => {
+                    Grpc::new(ProstCodec::default()).unary(List(health), request).await
+                }
+                "/grpc.health.v1.Health/Watch" => {
+                    Grpc::new(ProstCodec::default()).server_streaming(Watch(health), request).await
+                }
+                _ => Status::unimplemented("the health service has Check, List and Watch").into_http(),
+            })
+        })
+    }
+}
+
+/// Opens the port of the health service.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::client::Grpc as Client;
+    use tonic::codegen::http::uri::PathAndQuery;
+    use tonic::transport::Channel;
+
+    #[test]
+    fn every_name_in_every_state() {
+        use ServingStatus::{NotServing, Serving};
+        let readiness = Readiness::new();
+        let pool = readiness.gate("pool");
+        let health = HealthServer::new(readiness.clone());
+        let table = |expected: [ServingStatus; 5]| {
+            for (name, expected) in NAMES.into_iter().zip(expected) {
+                assert_eq!(health.status(name), Some(expected), "{name}");
+            }
+        };
+        table([NotServing, NotServing, NotServing, Serving, Serving]);
+        pool.open();
+        table([Serving; 5]);
+        readiness.drain();
+        table([NotServing, NotServing, NotServing, Serving, Serving]);
+        assert_eq!(health.status("other"), None);
+    }
+
+    async fn client(health: HealthServer) -> Client<Channel> {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(health.serve(listener, std::future::pending()));
+        let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        let mut client = Client::new(channel);
+        client.ready().await.unwrap();
+        client
+    }
+
+    async fn check(client: &mut Client<Channel>, service: &str) -> Result<ServingStatus, tonic::Code> {
+        client.ready().await.unwrap();
+        let request = Request::new(HealthCheckRequest { service: service.to_owned() });
+        let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
+        let codec: ProstCodec<HealthCheckRequest, HealthCheckResponse> = ProstCodec::default();
+        client.unary(request, path, codec).await.map(|r| r.into_inner().status()).map_err(|s| s.code())
+    }
+
+    #[tokio::test]
+    async fn check_answers_over_the_wire() {
+        let mut client = client(HealthServer::new(Readiness::new())).await;
+        assert_eq!(check(&mut client, EXT_PROC).await, Ok(ServingStatus::Serving));
+        assert_eq!(check(&mut client, "nobody").await, Err(tonic::Code::NotFound));
+    }
+
+    #[tokio::test]
+    async fn list_names_all_and_other_methods_are_unknown() {
+        let mut client = client(HealthServer::new(Readiness::new())).await;
+        let codec: ProstCodec<HealthListRequest, HealthListResponse> = ProstCodec::default();
+        let path = PathAndQuery::from_static("/grpc.health.v1.Health/List");
+        let list = client.unary(Request::new(HealthListRequest {}), path, codec).await.unwrap().into_inner();
+        assert_eq!(list.statuses.len(), NAMES.len());
+        client.ready().await.unwrap();
+        let codec: ProstCodec<HealthListRequest, HealthListResponse> = ProstCodec::default();
+        let path = PathAndQuery::from_static("/grpc.health.v1.Health/Nothing");
+        let error = client.unary(Request::new(HealthListRequest {}), path, codec).await.unwrap_err();
+        assert_eq!(error.code(), tonic::Code::Unimplemented);
+    }
+
+    #[tokio::test]
+    async fn watch_tells_every_change() {
+        let readiness = Readiness::new();
+        let mut client = client(HealthServer::new(readiness.clone())).await;
+        let mut watch = async |service: &str| {
+            client.ready().await.unwrap();
+            let request = Request::new(HealthCheckRequest { service: service.to_owned() });
+            let path = PathAndQuery::from_static("/grpc.health.v1.Health/Watch");
+            let codec: ProstCodec<HealthCheckRequest, HealthCheckResponse> = ProstCodec::default();
+            client.server_streaming(request, path, codec).await.unwrap().into_inner()
+        };
+        let (mut ready, mut alive, mut nobody) =
+            (watch("readiness").await, watch("liveness").await, watch("x").await);
+        assert_eq!(ready.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+        assert_eq!(alive.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+        assert_eq!(nobody.message().await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
+        readiness.drain();
+        assert_eq!(ready.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    }
+}

@@ -1,0 +1,377 @@
+//! The HTTP pages: `/metrics`, `/healthz`, `/readyz`, `/debug/state`.
+//!
+//! They run on a thread with a runtime of its own, so that a page that takes long to make never delays a request.
+
+use super::auth::{Caller, DebugAccess, Denied, Guard};
+use super::state::StateSource;
+use crate::readiness::Readiness;
+use crate::telemetry::MetricsHandle;
+use ::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use ::http::{HeaderValue, Method, Request, Response, StatusCode};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Connections at once; more wait in the listener's queue.
+const MAX_CONNECTIONS: usize = 64;
+/// Longest wait for a request's headers, also between two requests of one connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest head of a request.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Life of a connection, so that one whose client never reads does not stay.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct Pages {
+    /// `/metrics`
+    pub metrics: MetricsHandle,
+    /// `/readyz`
+    pub readiness: Readiness,
+    /// `/debug/state`
+    pub state: Arc<dyn StateSource>,
+}
+
+/// The pages cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// A port is not to be had.
+    #[error("cannot listen on {address} for {purpose}: {cause}; choose another with {flag}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// For what.
+        purpose: &'static str,
+        /// The flag that says where.
+        flag: &'static str,
+        /// Why not.
+        cause: std::io::Error,
+    },
+    /// The system gives no thread or runtime.
+    #[error("cannot start the admin thread: {0}")]
+    Start(#[from] std::io::Error),
+}
+
+/// The running pages; dropped, they stop.
+#[derive(Debug)]
+pub struct AdminServer {
+    /// Where `/metrics` is.
+    pub metrics_address: SocketAddr,
+    /// Where `/debug` is.
+    pub debug_address: SocketAddr,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AdminServer {
+    /// Opens the ports and serves. `metrics` is the address of the metrics port.
+    pub fn start(metrics: SocketAddr, access: &DebugAccess, pages: Pages) -> Result<Self, AdminError> {
+        let open = bind(metrics, "metrics", "--metrics-port")?;
+        let metrics_address = open.local_addr()?;
+        let own =
+            access.listener().map(|address| bind(address, "debug pages", "--admin-address")).transpose()?;
+        let debug_address = own.as_ref().map_or(Ok(metrics_address), TcpListener::local_addr)?;
+        let guard = match access {
+            DebugAccess::Local | DebugAccess::LocalListener(_) => Guard::Local,
+            DebugAccess::Token(_, file) => Guard::Token(file.clone()),
+        };
+        let on_metrics = if own.is_some() { Guard::Elsewhere(debug_address) } else { guard.clone() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                let first = serve(open, on_metrics, pages.clone(), token.clone());
+                let second = async {
+                    if let Some(own) = own {
+                        serve(own, guard, pages.clone(), token.clone()).await;
+                    }
+                };
+                tokio::join!(first, second);
+            });
+        })?;
+        Ok(Self { metrics_address, debug_address, stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for AdminServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            // A panic on that thread was printed when it happened; there is nothing left to end.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn bind(address: SocketAddr, purpose: &'static str, flag: &'static str) -> Result<TcpListener, AdminError> {
+    let wrong = |cause| AdminError::Bind { address, purpose, flag, cause };
+    let listener = TcpListener::bind(address).map_err(wrong)?;
+    listener.set_nonblocking(true).map_err(wrong)?;
+    Ok(listener)
+}
+
+async fn serve(listener: TcpListener, guard: Guard, pages: Pages, stop: CancellationToken) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the admin listener cannot be used"),
+    };
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let shared = Arc::new((guard, pages));
+    loop {
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, peer)) = accepted else {
+            // Out of descriptors, most likely: waiting is better than spinning.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            connection(stream, peer, shared).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn connection(stream: tokio::net::TcpStream, peer: SocketAddr, shared: Arc<(Guard, Pages)>) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (guard, pages) = &*shared;
+        std::future::ready(Ok::<_, Infallible>(respond(&request, peer, guard, pages)))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    // How a caller broke off is of no interest here.
+    let over = tokio::time::timeout(MAX_CONNECTION_AGE, connection.as_mut()).await;
+    if over.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = tokio::time::timeout(Duration::from_secs(30), connection).await;
+    }
+}
+
+fn respond<B>(request: &Request<B>, peer: SocketAddr, guard: &Guard, pages: &Pages) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
+    }
+    match request.uri().path() {
+        "/metrics" => page(StatusCode::OK, METRICS_TYPE, pages.metrics.render()),
+        "/healthz" | "/livez" => text(StatusCode::OK, "ok\n"),
+        "/readyz" if pages.readiness.is_ready() => text(StatusCode::OK, "ok\n"),
+        "/readyz" if pages.readiness.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        "/readyz" => {
+            let closed = pages.readiness.waiting_for().join(", ");
+            text(StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {closed}\n"))
+        }
+        path if path == "/debug" || path.starts_with("/debug/") => match guard.admit(caller(request, peer)) {
+            Ok(()) => debug(path, pages),
+            Err(denied) => deny(&denied),
+        },
+        _ => text(StatusCode::NOT_FOUND, "here are /metrics, /healthz, /readyz and /debug/state\n"),
+    }
+}
+
+fn caller<B>(request: &Request<B>, peer: SocketAddr) -> Caller<'_> {
+    let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+    Caller {
+        peer: peer.ip(),
+        // A name that is not text is no name of this machine.
+        host: header(HOST).map(|host| std::str::from_utf8(host).unwrap_or("?")),
+        authorization: header(AUTHORIZATION),
+    }
+}
+
+fn debug(path: &str, pages: &Pages) -> Response<Full<Bytes>> {
+    match path {
+        "/debug/state" => match serde_json::to_string_pretty(&pages.state.state()) {
+            Ok(json) => page(StatusCode::OK, "application/json", json + "\n"),
+            Err(error) => {
+                text(StatusCode::INTERNAL_SERVER_ERROR, format!("the state cannot be written: {error}\n"))
+            }
+        },
+        _ => text(StatusCode::NOT_FOUND, "the debug page is /debug/state\n"),
+    }
+}
+
+fn deny(denied: &Denied) -> Response<Full<Bytes>> {
+    match denied {
+        Denied::NotLocal => text(
+            StatusCode::FORBIDDEN,
+            "debug pages are for this machine only: ask for http://localhost, or start with --admin-address and --admin-token-file\n",
+        ),
+        Denied::Elsewhere(address) => {
+            text(StatusCode::NOT_FOUND, format!("debug pages are on port {}\n", address.port()))
+        }
+        Denied::TokenUnreadable => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "the file of --admin-token-file cannot be read\n")
+        }
+        Denied::NoToken => {
+            let mut response = text(StatusCode::UNAUTHORIZED, "send `Authorization: Bearer <token>`\n");
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+        }
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    page(status, "text/plain; charset=utf-8", body)
+}
+
+fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::state::State;
+    use crate::telemetry::names;
+    use std::io::{Read, Write};
+
+    struct Fixed(Readiness);
+
+    impl StateSource for Fixed {
+        fn state(&self) -> State {
+            State { config_generation: 7, ..State::of_process(&self.0) }
+        }
+    }
+
+    fn pages() -> Pages {
+        let readiness = Readiness::new();
+        let state = Arc::new(Fixed(readiness.clone()));
+        Pages { metrics: MetricsHandle::detached(true), readiness, state }
+    }
+
+    fn start(access: &DebugAccess, pages: Pages) -> AdminServer {
+        AdminServer::start("127.0.0.1:0".parse().unwrap(), access, pages).unwrap()
+    }
+
+    /// Status and whole answer.
+    fn get(address: SocketAddr, path: &str, headers: &str) -> (u16, String) {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
+    }
+
+    #[test]
+    fn the_metrics_page_is_in_the_text_format() {
+        let pages = pages();
+        pages.metrics.counter(names::ATTEMPTS, &[]).increment(4);
+        let admin = start(&DebugAccess::Local, pages);
+        let (status, answer) = get(admin.metrics_address, "/metrics", "");
+        assert_eq!(status, 200);
+        assert!(answer.contains("text/plain; version=0.0.4"));
+        assert!(answer.contains("\npointsman_attempts_total 4\n"));
+    }
+
+    #[test]
+    fn health_pages_follow_the_gates_and_the_drain() {
+        let pages = pages();
+        let gate = pages.readiness.gate("pool");
+        let readiness = pages.readiness.clone();
+        let admin = start(&DebugAccess::Local, pages);
+        let ask = |path| get(admin.metrics_address, path, "");
+        assert_eq!(ask("/healthz").0, 200);
+        let (status, answer) = ask("/readyz");
+        assert!(status == 503 && answer.ends_with("waiting for pool\n"));
+        gate.open();
+        assert_eq!(ask("/readyz").0, 200);
+        readiness.drain();
+        assert!(ask("/readyz").1.ends_with("draining\n"));
+        assert_eq!(ask("/healthz").0, 200);
+        assert_eq!(ask("/nothing").0, 404);
+    }
+
+    #[test]
+    fn the_state_is_json_for_this_machine() {
+        let admin = start(&DebugAccess::Local, pages());
+        let (status, answer) = get(admin.debug_address, "/debug/state", "");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let json: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!((status, &json["config_generation"], &json["ready"]), (200, &7.into(), &true.into()));
+        assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    }
+
+    #[test]
+    fn a_token_guards_a_listener_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, "planted-token").unwrap();
+        let access = DebugAccess::new(Some("127.0.0.1:0".parse().unwrap()), Some(file)).unwrap();
+        let admin = start(&access, pages());
+        assert_ne!(admin.metrics_address, admin.debug_address);
+        assert_eq!(
+            get(admin.metrics_address, "/debug/state", "Authorization: Bearer planted-token\r\n").0,
+            404
+        );
+        assert_eq!(get(admin.debug_address, "/debug/state", "").0, 401);
+        assert_eq!(get(admin.debug_address, "/debug/state", "Authorization: Bearer wrong\r\n").0, 401);
+        let (status, answer) = get(
+            admin.debug_address,
+            "/debug/state",
+            "Authorization: Bearer planted-token\r\nCookie: planted\r\n",
+        );
+        assert_eq!(status, 200);
+        assert!(!answer.contains("planted"));
+    }
+
+    #[test]
+    fn other_machines_and_other_methods_are_refused() {
+        let pages = pages();
+        let request =
+            |method: Method, path: &str| Request::builder().method(method).uri(path).body(()).unwrap();
+        let far: SocketAddr = "10.0.0.7:1".parse().unwrap();
+        for (method, path, status) in [
+            (Method::GET, "/debug/state", 403),
+            (Method::GET, "/debug", 403),
+            (Method::GET, "/metrics", 200),
+            (Method::HEAD, "/metrics", 200),
+            (Method::POST, "/metrics", 405),
+            (Method::GET, "/debugger", 404),
+        ] {
+            let response = respond(&request(method.clone(), path), far, &Guard::Local, &pages);
+            assert_eq!(response.status().as_u16(), status, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn an_overlong_head_is_refused_and_a_taken_port_is_said_with_its_flag() {
+        let admin = start(&DebugAccess::Local, pages());
+        let long = format!("X-Long: {}\r\n", "x".repeat(MAX_HEAD_BYTES));
+        assert_eq!(get(admin.metrics_address, "/metrics", &long).0, 431);
+        let error = AdminServer::start(admin.metrics_address, &DebugAccess::Local, pages()).unwrap_err();
+        assert!(error.to_string().contains("--metrics-port"));
+    }
+
+    #[test]
+    fn dropping_it_frees_the_port() {
+        let admin = start(&DebugAccess::Local, pages());
+        let address = admin.metrics_address;
+        drop(admin);
+        assert!(std::net::TcpStream::connect(address).is_err());
+    }
+}

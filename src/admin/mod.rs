@@ -1,0 +1,11 @@
+//! What operators ask the picker: is it well (gRPC and HTTP), what does it count, what does it know.
+
+pub mod auth;
+pub mod health;
+pub mod http;
+pub mod state;
+
+pub use auth::DebugAccess;
+pub use health::HealthServer;
+pub use http::{AdminError, AdminServer, Pages};
+pub use state::{State, StateSource};
