@@ -3,3 +3,4 @@
 //! Nothing here touches the network.
 
 pub mod chain;
+pub mod index;
