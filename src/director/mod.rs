@@ -5,8 +5,10 @@ mod decide;
 mod envelope;
 mod error;
 mod identify;
+mod observer;
 mod options;
 mod plan;
+mod producer;
 mod route;
 mod seam;
 mod subset;
@@ -16,6 +18,12 @@ pub use envelope::{BodyView, Envelope};
 pub use error::{ErrorClass, RouteError};
 pub use options::{Options, Services, UnknownModel};
 pub use plan::Plan;
+pub use producer::prefix_index;
 pub use route::Route;
 pub use seam::{RoutedRequest, Router};
 pub use subset::{SubsetEntry, SubsetHint};
+
+/// The plugin types of this layer.
+pub fn tables() -> [&'static [crate::plugin::PluginType]; 2] {
+    [producer::TABLE, observer::TABLE]
+}

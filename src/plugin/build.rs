@@ -78,6 +78,9 @@ pub struct AttributeNeed {
     pub producer: Arc<str>,
     /// Type that is built under that name when no instance has it; `None` makes a missing producer an error.
     pub default_producer: Option<&'static str>,
+    /// Whether the reader does without: a missing producer is then neither built nor an error. An existing one still
+    /// comes before the reader.
+    pub optional: bool,
 }
 
 /// Attributes and configured metrics that the plugins of one plan share.
@@ -157,6 +160,18 @@ impl BuildContext<'_> {
             kind,
             producer: producer.into(),
             default_producer: (producer == default_producer).then_some(default_producer),
+            optional: false,
+        });
+        self.table.id(kind, producer)
+    }
+    /// Declares that this instance reads attribute `kind` of the instance `producer` if there is one.
+    pub fn consumes_if_there<T: Any>(&mut self, kind: &'static str, producer: &str) -> AttributeId<T> {
+        self.table.needs.push(AttributeNeed {
+            reader: Arc::clone(self.name),
+            kind,
+            producer: producer.into(),
+            default_producer: None,
+            optional: true,
         });
         self.table.id(kind, producer)
     }

@@ -98,6 +98,11 @@ pub struct PrefixMatches {
 }
 
 impl PrefixMatches {
+    /// Kind of the attribute in configurations.
+    pub const KIND: &str = "PrefixCacheMatchInfo";
+    /// Type of the producer that is built when none is configured.
+    pub const PRODUCER: &str = "approx-prefix-cache-producer";
+
     /// Leading blocks held at `p`.
     pub fn matched(&self, p: Position) -> u32 {
         self.matched_blocks.get(p.index()).copied().unwrap_or(0)
@@ -105,6 +110,27 @@ impl PrefixMatches {
     /// Share of the prompt held at `p`, 0 when the prompt has no block.
     pub fn ratio(&self, p: Position) -> f64 {
         if self.total_blocks == 0 { 0.0 } else { f64::from(self.matched(p)) / f64::from(self.total_blocks) }
+    }
+}
+
+/// Attribute: estimated tokens that the request would cost on each candidate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenCosts {
+    /// Prompt tokens that each candidate would have to compute, aligned with the candidates.
+    pub uncached: Vec<u32>,
+    /// Tokens of the answer, when they are to be counted.
+    pub output: Option<u32>,
+}
+
+impl TokenCosts {
+    /// Kind of the attribute in configurations.
+    pub const KIND: &str = "UncachedRequestTokens";
+    /// Type of the producer that is built when none is configured.
+    pub const PRODUCER: &str = "inflight-load-producer";
+
+    /// Prompt tokens to compute at `p`.
+    pub fn uncached(&self, p: Position) -> Option<u32> {
+        self.uncached.get(p.index()).copied()
     }
 }
 

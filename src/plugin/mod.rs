@@ -12,7 +12,9 @@ mod score;
 mod state;
 
 pub use build::{AttributeNeed, AttributeTable, BuildContext, BuildError, PluginType, Registry, Stability};
-pub use data::{DiscoverySpec, EngineSpec, ExtractorSpec, HttpSource, PrefixMatches, SessionPin, SourceSpec};
+pub use data::{
+    DiscoverySpec, EngineSpec, ExtractorSpec, HttpSource, PrefixMatches, SessionPin, SourceSpec, TokenCosts,
+};
 pub use request_control::{
     AdmissionView, CostModel, DataProducer, Departure, HeaderEdits, PreRequest, ProduceError, ResponseHook,
     ResponseView, SaturationDetector, Verdict,

@@ -5,8 +5,8 @@ use crate::endpoint::{
     CacheGeometry, Cost, EndpointKey, LoraState, Reading, Reservation, ReservationRole, Sample,
 };
 use crate::plugin::{
-    AttributeTable, BuildContext, BuildError, Cycle, PluginType, ProfileRuns, Roles, Scores, Shortlist,
-    StateStore,
+    AttributeTable, BuildContext, BuildError, Cycle, PluginType, ProfileRuns, Roles, Scorer, Scores,
+    Shortlist, StateStore,
 };
 use crate::pool::{Candidates, Columns, EndpointSpec, PoolEvent, PoolIndex, PoolSnapshot, Position};
 use crate::request::{Api, Headers, InferenceRequest, Parsed, Prompt};
@@ -136,7 +136,15 @@ pub(crate) fn scores(
     request: &InferenceRequest,
     candidates: &Candidates,
 ) -> Vec<f64> {
-    let scorer = build(row, parameters).unwrap().scorer.unwrap();
+    score_with(&*build(row, parameters).unwrap().scorer.unwrap(), request, candidates)
+}
+
+/// What a scorer says of `candidates`.
+pub(crate) fn score_with(
+    scorer: &dyn Scorer,
+    request: &InferenceRequest,
+    candidates: &Candidates,
+) -> Vec<f64> {
     let shortlist = Shortlist::all(candidates);
     let mut out = vec![0.0; shortlist.len()];
     let done = ProfileRuns::default();

@@ -5,8 +5,10 @@ mod known;
 mod kv_cache_utilization;
 mod load_aware;
 mod lora_affinity;
+mod prefix_cache;
 mod queue;
 mod running_requests;
+mod token_load;
 
 use crate::plugin::PluginType;
 
@@ -16,6 +18,8 @@ pub(super) const TABLE: &[PluginType] = &[
     kv_cache_utilization::TYPE,
     load_aware::TYPE,
     lora_affinity::TYPE,
+    prefix_cache::TYPE,
     queue::TYPE,
     running_requests::TYPE,
+    token_load::TYPE,
 ];
