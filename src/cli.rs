@@ -1,6 +1,8 @@
 //! Which subcommand runs: by word, or by the name that the binary was started under.
 
 use clap::{Parser, Subcommand};
+use pointsman::config::EppOptions;
+use pointsman::config::flags::{self, FlagNotice, FlagOutcome};
 use pointsman::sim::SimArgs;
 use std::ffi::OsString;
 use std::path::Path;
@@ -16,7 +18,7 @@ struct Cli {
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+enum Command {
     /// The endpoint picker: ext_proc on port 9002, health on 9003, metrics and debug pages on 9090
     #[command(disable_help_flag = true)]
     Epp {
@@ -31,8 +33,10 @@ pub enum Command {
 /// What a command line asks for.
 #[derive(Debug)]
 pub enum Invocation {
-    /// To run something.
-    Run(Command),
+    /// To run the picker; the notices belong into its log.
+    Epp(Box<EppOptions>, Vec<FlagNotice>),
+    /// To run a simulated engine.
+    Sim(Box<SimArgs>),
     /// To say something and end: help, the version, or what is wrong with the command line.
     Say {
         /// The text, with its line ends.
@@ -59,12 +63,28 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Invocation {
         _ => {}
     }
     match Cli::try_parse_from(args) {
-        Ok(cli) => Invocation::Run(cli.command),
+        Ok(Cli { command: Command::Epp { args } }) => picker(&args),
+        Ok(Cli { command: Command::Sim(args) }) => Invocation::Sim(args),
         Err(error) => Invocation::Say {
             text: error.render().to_string(),
             to_stdout: !error.use_stderr(),
             code: u8::try_from(error.exit_code()).unwrap_or(2),
         },
+    }
+}
+
+fn picker(args: &[String]) -> Invocation {
+    match flags::parse(args, &|name| std::env::var(name).ok()) {
+        Ok(FlagOutcome::Run(options, notices)) => Invocation::Epp(options, notices),
+        Ok(FlagOutcome::Help) => Invocation::Say { text: flags::help(), to_stdout: true, code: 0 },
+        Ok(FlagOutcome::Version) => {
+            let text = concat!("pointsman ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
+            Invocation::Say { text, to_stdout: true, code: 0 }
+        }
+        Err(errors) => {
+            let text = format!("pointsman epp: {errors}\n(`pointsman epp --help` lists the flags)\n");
+            Invocation::Say { text, to_stdout: false, code: 2 }
+        }
     }
 }
 
@@ -77,16 +97,11 @@ mod tests {
     }
 
     #[test]
-    fn flags_of_the_picker_pass_through_as_they_are() {
-        let line = "pointsman epp -v=4 --pool-name p -grpc-port 1 --help";
-        let Invocation::Run(Command::Epp { args }) = parse_words(line) else { panic!("{line}") };
-        assert_eq!(args, ["-v=4", "--pool-name", "p", "-grpc-port", "1", "--help"]);
-    }
-
-    #[test]
     fn the_name_of_the_binary_chooses_the_subcommand() {
-        let Invocation::Run(Command::Epp { args }) = parse_words("/app/epp --pool-name p") else { panic!() };
-        assert_eq!(args, ["--pool-name", "p"]);
+        for line in ["/app/epp -grpc-port 7 --pool-name p", "pointsman epp -grpc-port 7 --pool-name p"] {
+            let Invocation::Epp(options, _) = parse_words(line) else { panic!("{line}") };
+            assert_eq!((options.listen.grpc_port, &*options.pool_name), (7, "p"), "{line}");
+        }
         let Invocation::Say { text, to_stdout, code } = parse_words("/app/pd-sidecar --port 8000") else {
             panic!()
         };
@@ -96,7 +111,14 @@ mod tests {
 
     #[test]
     fn help_and_version_are_no_errors_and_an_unknown_word_is() {
-        for (line, wanted) in [("pointsman --version", 0), ("pointsman --help", 0), ("pointsman epq", 2)] {
+        for (line, wanted) in [
+            ("pointsman --version", 0),
+            ("pointsman --help", 0),
+            ("pointsman epq", 2),
+            ("pointsman epp --help", 0),
+            ("epp --version", 0),
+            ("epp --pool-nam p", 2),
+        ] {
             let Invocation::Say { to_stdout, code, text } = parse_words(line) else { panic!("{line}") };
             assert_eq!((to_stdout, code), (wanted == 0, wanted), "{line}: {text}");
         }

@@ -14,6 +14,7 @@
 //! `sim`, `demo` and `bench` are programs of their own beside `app`.
 
 pub mod admin;
+pub mod app;
 pub mod clock;
 pub mod config;
 pub mod datalayer;

@@ -8,6 +8,8 @@ mod document;
 mod error;
 mod node;
 mod options;
+pub mod parsers;
+mod resolve;
 mod suggest;
 mod units;
 
@@ -17,5 +19,7 @@ pub use document::{
 pub use error::{ConfigErrors, Findings, Place, Problem};
 pub use options::{
     AdminOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, OverBudget, TlsOptions,
-    TracingOptions, UnknownModel,
+    TracingOptions,
 };
+pub use resolve::{DEFAULT_DOCUMENT, Loaded, Resolved, resolve};
+pub use suggest::hint;

@@ -1,5 +1,6 @@
 //! What the flags and the environment came to.
 
+use crate::director::UnknownModel;
 use crate::request::TrustedHeaders;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -60,15 +61,6 @@ pub enum ConfigSource {
     File(PathBuf),
     /// The flag's text.
     Text(String),
-}
-
-/// What happens to a model that no endpoint lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnknownModel {
-    /// It is passed on and counted.
-    Pass,
-    /// It is answered 404.
-    Reject,
 }
 
 /// What happens to a body when all bodies together are over their cap.

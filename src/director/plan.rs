@@ -40,6 +40,7 @@ impl fmt::Debug for Plan {
         f.debug_struct("Plan")
             .field("generation", &self.generation)
             .field("digest", &self.digest)
+            .field("scheduler", &self.scheduler)
             .field("producers", &names(&self.producers))
             .field("pre_request", &names(&self.pre_request))
             .field("response", &names(&self.response))

@@ -4,9 +4,10 @@ use super::lex::Words;
 use super::table::{Kind, Standing, find};
 use crate::config::options::{
     AdminOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, OverBudget, TlsOptions,
-    TracingOptions, UnknownModel,
+    TracingOptions,
 };
 use crate::config::units;
+use crate::director::UnknownModel;
 use crate::request::TrustedHeaders;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};

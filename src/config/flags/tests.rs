@@ -1,6 +1,7 @@
 use super::table::{ACCEPTED, REFUSED, all};
 use super::*;
-use crate::config::{ConfigSource, LogLevel, OverBudget, TlsOptions, UnknownModel};
+use crate::config::{ConfigSource, LogLevel, OverBudget, TlsOptions};
+use crate::director::UnknownModel;
 use crate::request::TrustedHeaders;
 use std::time::Duration;
 

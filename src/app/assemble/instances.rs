@@ -1,0 +1,242 @@
+//! Plugin instances: built from the registry, joined by the attributes that they write and read.
+
+use super::Inputs;
+use crate::config::{Findings, Place, PluginSpec, Reference, hint};
+use crate::plugin::{
+    AttributeNeed, AttributeTable, BuildContext, BuildError, DataProducer, PreRequest, ResponseHook, Roles,
+    Stability,
+};
+use std::sync::Arc;
+
+/// A plugin instance.
+pub struct Instance {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its type.
+    pub plugin_type: &'static str,
+    /// What it can be used as; nothing when it could not be built.
+    pub roles: Roles,
+    /// Where it is written; `None` when it was added.
+    pub place: Option<Place>,
+    /// Its path in the document; empty when it was added.
+    pub path: String,
+    /// Whether it could be built.
+    pub sound: bool,
+    used: bool,
+}
+
+type Named<T> = Vec<(Arc<str>, Arc<T>)>;
+
+/// Where a plan is put together.
+pub struct Workshop<'a> {
+    inputs: &'a Inputs<'a>,
+    table: AttributeTable,
+    instances: Vec<Instance>,
+    /// What is wrong and what deserves a word.
+    pub findings: Findings,
+}
+
+impl<'a> Workshop<'a> {
+    /// An empty workshop.
+    pub fn new(inputs: &'a Inputs<'a>, findings: Findings) -> Self {
+        Self { inputs, table: AttributeTable::default(), instances: Vec::new(), findings }
+    }
+
+    /// What it was started with.
+    pub fn inputs(&self) -> &'a Inputs<'a> {
+        self.inputs
+    }
+
+    /// The instances in order.
+    pub fn instances(&self) -> &[Instance] {
+        &self.instances
+    }
+
+    /// What is left when all is built.
+    pub fn into_parts(self) -> (Findings, AttributeTable) {
+        (self.findings, self.table)
+    }
+
+    /// Builds every instance of the configuration.
+    pub fn build_all(&mut self, specs: &[PluginSpec]) {
+        specs.iter().for_each(|spec| self.build(spec));
+    }
+
+    /// Builds an instance that nobody wrote, named like its type; the one that is there when there is one.
+    pub fn build_default(&mut self, plugin_type: &str) {
+        if self.find(plugin_type).is_none() {
+            self.build(&PluginSpec::default_of(plugin_type));
+        }
+    }
+
+    fn build(&mut self, spec: &PluginSpec) {
+        let Some(row) = self.inputs.registry.get(&spec.plugin_type) else {
+            let told = format!("plugin type '{}' is not registered", spec.plugin_type);
+            self.findings.problem(spec.place, spec.path.clone(), told);
+            return;
+        };
+        let name: Arc<str> = spec.name.as_str().into();
+        self.tell_stability(spec, row.stability);
+        let built = (row.build)(&mut BuildContext {
+            name: &name,
+            parameters: &spec.parameters,
+            state: self.inputs.state,
+            clock: self.inputs.clock,
+            prefix_index_bytes: self.inputs.prefix_index_bytes,
+            table: &mut self.table,
+        });
+        let sound = built.is_ok();
+        let roles = built.unwrap_or_else(|error| {
+            self.tell_refusal(spec, &error);
+            Roles::default()
+        });
+        let (place, path) = (spec.place, spec.path.clone());
+        self.instances.push(Instance { name, plugin_type: row.name, roles, place, path, sound, used: false });
+    }
+
+    fn tell_stability(&mut self, spec: &PluginSpec, stability: Stability) {
+        let (name, plugin_type) = (&spec.name, &spec.plugin_type);
+        let told = match stability {
+            Stability::Beta => return,
+            Stability::Alpha if self.inputs.allow_experimental => return,
+            Stability::Alpha => format!(
+                "plugin '{name}' (type: '{plugin_type}') has Alpha stability level and may change; \
+                 --allow-experimental-plugins silences this"
+            ),
+            Stability::Deprecated(modern) => {
+                format!(
+                    "plugin '{name}': DEPRECATION: type '{plugin_type}' is the older name; use '{modern}'"
+                )
+            }
+        };
+        self.findings.notice(spec.place, spec.path.clone(), told);
+    }
+
+    /// Tells why an instance was not built, at the place of the field that the reason names.
+    fn tell_refusal(&mut self, spec: &PluginSpec, error: &BuildError) {
+        let text = error.to_string();
+        let mut words = text.split('`').skip(1).step_by(2);
+        let field = words.next();
+        let place = field.and_then(|field| spec.parameters_node.as_ref()?.find_key(field)).or(spec.place);
+        let near = match field {
+            Some(field) if text.contains("unknown field") => hint(field, words),
+            _ => String::new(),
+        };
+        let (name, plugin_type) = (&spec.name, &spec.plugin_type);
+        let path = if spec.path.is_empty() { String::new() } else { format!("{}.parameters", spec.path) };
+        self.findings.problem(place, path, format!("plugin '{name}' (type: '{plugin_type}'): {text}{near}"));
+    }
+
+    /// Index of the instance called `name`.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.instances.iter().position(|i| *i.name == *name)
+    }
+
+    /// The instance that `reference` names, marked as used; `None` when there is none (which was told before) or it
+    /// could not be built.
+    pub fn take(&mut self, reference: &Reference) -> Option<&Instance> {
+        let index = self.find(&reference.name)?;
+        self.instances[index].used = true;
+        Some(&self.instances[index]).filter(|i| i.sound)
+    }
+
+    /// Marks the instance at `index` as used.
+    pub fn mark(&mut self, index: usize) -> &Instance {
+        self.instances[index].used = true;
+        &self.instances[index]
+    }
+
+    /// Builds the default producers that are missing, and those that they need in turn.
+    pub fn add_producers(&mut self) {
+        let mut next = 0;
+        while let Some(need) = self.table.needs.get(next).cloned() {
+            next += 1;
+            if self.find(&need.producer).is_none()
+                && let Some(plugin_type) = need.default_producer
+            {
+                self.build_default(plugin_type);
+            }
+            self.check_need(&need);
+        }
+    }
+
+    fn check_need(&mut self, need: &AttributeNeed) {
+        let offered =
+            self.table.offers.iter().any(|(kind, producer)| *kind == need.kind && *producer == need.producer);
+        let producer = self.find(&need.producer).map(|index| self.instances[index].sound);
+        // A producer that could not be built has been told.
+        if offered || need.optional || producer == Some(false) {
+            return;
+        }
+        let why = match producer {
+            Some(_) => format!("plugin '{}' does not produce it", need.producer),
+            None => format!(
+                "no plugin is called '{}'{}",
+                need.producer,
+                hint(&need.producer, self.instances.iter().map(|i| &*i.name))
+            ),
+        };
+        let reader = self.find(&need.reader).map(|index| &self.instances[index]);
+        let (place, path) = reader.map_or((None, String::new()), |i| (i.place, i.path.clone()));
+        let told = format!("plugin '{}' needs {} from '{}': {why}", need.reader, need.kind, need.producer);
+        self.findings.problem(place, path, told);
+    }
+
+    /// The producers, each after those whose attributes it reads, else in order of the configuration. A cycle is told.
+    pub fn producers_in_order(&mut self) -> Named<dyn DataProducer> {
+        let mut waiting: Vec<usize> =
+            (0..self.instances.len()).filter(|i| self.instances[*i].roles.producer.is_some()).collect();
+        let mut ordered = Vec::with_capacity(waiting.len());
+        while !waiting.is_empty() {
+            let ready = waiting.iter().position(|index| !self.waits_for(*index, &waiting));
+            let Some(ready) = ready else {
+                self.tell_cycle(&waiting);
+                break;
+            };
+            ordered.push(waiting.remove(ready));
+        }
+        ordered
+            .into_iter()
+            .filter_map(|i| {
+                Some((Arc::clone(&self.instances[i].name), self.instances[i].roles.producer.clone()?))
+            })
+            .collect()
+    }
+
+    fn waits_for(&self, index: usize, waiting: &[usize]) -> bool {
+        let name = &self.instances[index].name;
+        let mut needs = self.table.needs.iter().filter(|need| need.reader == *name);
+        needs.any(|need| waiting.iter().any(|other| self.instances[*other].name == need.producer))
+    }
+
+    fn tell_cycle(&mut self, waiting: &[usize]) {
+        let names: Vec<&str> = waiting.iter().map(|i| &*self.instances[*i].name).collect();
+        let told = format!(
+            "cycle detected: the producers {} wait for each other's attributes; let one of them read another's",
+            names.join(", ")
+        );
+        let place = waiting.iter().find_map(|i| self.instances[*i].place);
+        self.findings.problem(place, "plugins", told);
+    }
+
+    /// Hooks before a request leaves and on its response, in order of the configuration.
+    pub fn hooks(&self) -> (Named<dyn PreRequest>, Named<dyn ResponseHook>) {
+        let named = |i: &Instance| Arc::clone(&i.name);
+        let before = self.instances.iter().filter_map(|i| Some((named(i), i.roles.pre_request.clone()?)));
+        let after = self.instances.iter().filter_map(|i| Some((named(i), i.roles.response.clone()?)));
+        (before.collect(), after.collect())
+    }
+
+    /// Tells the instances that are written but that nothing uses.
+    pub fn tell_unused(&mut self) {
+        for instance in &self.instances {
+            let acts_alone = instance.roles.producer.is_some()
+                || instance.roles.pre_request.is_some()
+                || instance.roles.response.is_some();
+            if instance.place.is_some() && instance.sound && !instance.used && !acts_alone {
+                let told = format!("plugin '{}' has no effect: nothing refers to it", instance.name);
+                self.findings.notice(instance.place, instance.path.clone(), told);
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! A configuration made into a plan: plugins built, defaults that depend on what they are filled in, everything wired.
+
+mod instances;
+mod wiring;
+
+use crate::clock::Clock;
+use crate::config::{ConfigErrors, Findings, Loaded, Problem, decode, parsers, resolve};
+use crate::datalayer::{self, SourceBinding};
+use crate::director::{self, Plan};
+use crate::discovery;
+use crate::plugin::{BuildError, DiscoverySpec, Registry, StateStore};
+use crate::request::ParserKind;
+use crate::request::parser::ParserSet;
+use crate::scheduling;
+use instances::Workshop;
+use std::path::PathBuf;
+
+/// What a plan is built from besides its configuration.
+pub struct Inputs<'a> {
+    /// The plugin types.
+    pub registry: &'a Registry,
+    /// State that outlives the plan.
+    pub state: &'a StateStore,
+    /// The clock.
+    pub clock: &'a Clock,
+    /// Bytes of all approximate prefix indexes together.
+    pub prefix_index_bytes: usize,
+    /// Load Alpha plugins without a warning.
+    pub allow_experimental: bool,
+    /// File of endpoints, when discovery is chosen by flag.
+    pub endpoints_file: Option<PathBuf>,
+    /// Number of the plan, counted from 1.
+    pub generation: u64,
+}
+
+/// What the data layer and discovery need to know.
+#[derive(Clone, Debug)]
+pub struct DataPlan {
+    /// Sources in order.
+    pub sources: Vec<SourceBinding>,
+    /// Names of configured metrics, in order of their places in a sample.
+    pub scalars: Vec<String>,
+    /// Where endpoints come from; `None` when neither the configuration nor a flag says.
+    pub discovery: Option<DiscoverySpec>,
+}
+
+/// A configuration that is ready to run.
+#[derive(Debug)]
+pub struct Assembled {
+    /// What requests meet.
+    pub plan: Plan,
+    /// Its parsers by kind.
+    pub parsers: Vec<ParserKind>,
+    /// What keeps endpoint data fresh.
+    pub data: DataPlan,
+    /// What is accepted but deserves one line in the log each.
+    pub notices: Vec<Problem>,
+}
+
+/// Every plugin type of this release.
+pub fn registry() -> Result<Registry, BuildError> {
+    let mut tables = scheduling::tables().to_vec();
+    tables.extend(director::tables());
+    tables.extend(datalayer::TABLES);
+    tables.extend(discovery::TABLES);
+    tables.push(parsers::TABLE);
+    Registry::from_tables(&tables)
+}
+
+/// Builds the plan of a configuration. Tells everything that is wrong with it at once.
+pub fn assemble(loaded: &Loaded, inputs: &Inputs<'_>) -> Result<Assembled, ConfigErrors> {
+    let mut findings = Findings::default();
+    let Some(document) = decode(&loaded.text, &mut findings) else {
+        return Err(ConfigErrors { origin: loaded.origin.clone(), problems: findings.problems });
+    };
+    let resolved = resolve(document, inputs.registry, &mut findings);
+    let mut workshop = Workshop::new(inputs, findings);
+    workshop.build_all(&resolved.instances);
+    let profiles = wiring::profiles(&mut workshop, resolved.profiles);
+    let handler = wiring::handler(&mut workshop, profiles.len());
+    let scheduler = wiring::scheduler(&mut workshop, profiles, handler);
+    let parsers = wiring::parsers(&mut workshop, &resolved.parsers);
+    let sources = wiring::sources(&mut workshop, &resolved.sources);
+    let discovery = wiring::discovery(&mut workshop, resolved.discovery.as_ref());
+    let saturation = wiring::saturation(&mut workshop, &resolved.saturation);
+    let cost = wiring::cost(&mut workshop);
+    workshop.add_producers();
+    let producers = workshop.producers_in_order();
+    workshop.tell_unused();
+    let (pre_request, response) = workshop.hooks();
+    let (findings, table) = workshop.into_parts();
+    let notices = findings.finish(&loaded.origin)?;
+    let missing = |what: &str| ConfigErrors {
+        origin: loaded.origin.clone(),
+        problems: vec![Problem {
+            place: None,
+            path: String::new(),
+            message: format!("no {what} could be built"),
+        }],
+    };
+    let plan = Plan {
+        generation: inputs.generation,
+        digest: loaded.digest(),
+        scheduler: scheduler.ok_or_else(|| missing("scheduler"))?,
+        producers,
+        pre_request,
+        response,
+        saturation: saturation.ok_or_else(|| missing("saturation detector"))?,
+        parsers: ParserSet::new(&parsers),
+        cost,
+        columns: table.columns,
+    };
+    Ok(Assembled { plan, parsers, data: DataPlan { sources, scalars: table.scalars, discovery }, notices })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! Instances put to their uses, with the defaults that depend on what they can be used as.
+
+use super::instances::{Instance, Workshop};
+use crate::config::{ProfileSpec, Reference};
+use crate::datalayer::SourceBinding;
+use crate::endpoint::{Cost, ReservationRole};
+use crate::plugin::{CostModel, DiscoverySpec, Picker, ProfileHandler, SaturationDetector, WeightedScorer};
+use crate::pool::{Candidates, Position};
+use crate::request::{InferenceRequest, ParserKind};
+use crate::scheduling::{Profile, Scheduler};
+use std::sync::Arc;
+
+const DEFAULT_PICKER: &str = "max-score-picker";
+const DEFAULT_COST: &str = "inflight-load-producer";
+const DEFAULT_HANDLER: &str = "single-profile-handler";
+
+/// The profiles with their plugins; one called `default`, of every filter, scorer and picker, when none is written.
+pub fn profiles(workshop: &mut Workshop<'_>, mut written: Vec<ProfileSpec>) -> Vec<Profile> {
+    if written.is_empty() {
+        written.push(default_profile(workshop));
+    }
+    written.into_iter().filter_map(|spec| profile(workshop, &spec)).collect()
+}
+
+fn is_scheduling(instance: &Instance) -> bool {
+    let roles = &instance.roles;
+    roles.filter.is_some() || roles.scorer.is_some() || roles.picker.is_some()
+}
+
+fn default_profile(workshop: &Workshop<'_>) -> ProfileSpec {
+    let written = workshop.instances().iter().filter(|i| i.place.is_some() && is_scheduling(i));
+    let plugins = written.map(|i| (Reference::default_to(&i.name), None)).collect();
+    ProfileSpec { place: None, path: String::new(), name: "default".to_owned(), plugins }
+}
+
+fn profile(workshop: &mut Workshop<'_>, spec: &ProfileSpec) -> Option<Profile> {
+    let mut filters = Vec::new();
+    let mut scorers = Vec::new();
+    let mut picker: Option<(Arc<str>, Arc<dyn Picker>)> = None;
+    let mut two_pickers = false;
+    for (reference, weight) in &spec.plugins {
+        let Some(instance) = workshop.take(reference) else { continue };
+        let (name, plugin_type) = (Arc::clone(&instance.name), instance.plugin_type);
+        let roles = instance.roles.clone();
+        if let Some(filter) = roles.filter {
+            filters.push((Arc::clone(&name), plugin_type, filter));
+        }
+        if let Some(scorer) = &roles.scorer {
+            let weight = weight.unwrap_or(1.0);
+            let scorer = Arc::clone(scorer);
+            scorers.push(WeightedScorer { name: Arc::clone(&name), plugin_type, weight, scorer });
+        }
+        let is_picker = roles.picker.is_some();
+        match (roles.picker, &picker) {
+            (Some(_), Some((first, _))) => {
+                two_pickers = true;
+                let told = format!(
+                    "failed to set '{name}' as picker, already have '{first}' as a registered picker of profile '{}'; \
+                     keep one",
+                    spec.name
+                );
+                workshop.findings.problem(reference.place, reference.path.clone(), told);
+            }
+            (Some(found), None) => picker = Some((name, found)),
+            (None, _) => tell_odd(workshop, reference, *weight, roles.scorer.is_some()),
+        }
+        if is_picker && weight.is_some() {
+            tell_weight(workshop, reference);
+        }
+    }
+    if two_pickers {
+        return None;
+    }
+    let picker = picker.map(|(_, picker)| picker).or_else(|| usual_picker(workshop))?;
+    Some(Profile { name: spec.name.as_str().into(), filters, scorers, picker })
+}
+
+fn tell_odd(workshop: &mut Workshop<'_>, reference: &Reference, weight: Option<f64>, scores: bool) {
+    if scores {
+        return;
+    }
+    let is_filter = workshop.find(&reference.name).is_some_and(|i| is_scheduling(&workshop.instances()[i]));
+    if !is_filter {
+        let told = format!(
+            "plugin '{}' is neither filter, scorer nor picker and has no effect in a profile",
+            reference.name
+        );
+        workshop.findings.notice(reference.place, reference.path.clone(), told);
+    } else if weight.is_some() {
+        tell_weight(workshop, reference);
+    }
+}
+
+fn tell_weight(workshop: &mut Workshop<'_>, reference: &Reference) {
+    let told = format!("the weight of '{}' has no effect: only scorers are weighted", reference.name);
+    workshop.findings.notice(reference.place, reference.path.clone(), told);
+}
+
+/// The first picker of the configuration, else the usual one, added.
+fn usual_picker(workshop: &mut Workshop<'_>) -> Option<Arc<dyn Picker>> {
+    let first = |w: &Workshop<'_>| w.instances().iter().position(|i| i.roles.picker.is_some());
+    if first(workshop).is_none() {
+        workshop.build_default(DEFAULT_PICKER);
+    }
+    let index = first(workshop)?;
+    workshop.mark(index).roles.picker.clone()
+}
+
+/// The one profile handler; the usual one is added when there is a single profile and none is written.
+pub fn handler(workshop: &mut Workshop<'_>, profiles: usize) -> Option<Arc<dyn ProfileHandler>> {
+    let all = |w: &Workshop<'_>| -> Vec<usize> {
+        let handlers = w.instances().iter().enumerate().filter(|(_, i)| i.roles.profile_handler.is_some());
+        handlers.map(|(index, _)| index).collect()
+    };
+    let broken = workshop.instances().iter().any(|i| !i.sound && i.plugin_type.ends_with("-profile-handler"));
+    if all(workshop).is_empty() && profiles == 1 && !broken {
+        workshop.build_default(DEFAULT_HANDLER);
+    }
+    match all(workshop)[..] {
+        [one] => workshop.mark(one).roles.profile_handler.clone(),
+        [] => {
+            if profiles > 0 && !broken {
+                let told =
+                    "no profile handler configured; several profiles need one that says which of them run";
+                workshop.findings.problem(None, "plugins", told);
+            }
+            None
+        }
+        [first, second, ..] => {
+            let (first, second) = (&workshop.instances()[first], &workshop.instances()[second]);
+            let told = format!(
+                "multiple profile handlers found ('{}', '{}'); only one is allowed",
+                first.name, second.name
+            );
+            let (place, path) = (second.place, second.path.clone());
+            workshop.findings.problem(place, path, told);
+            None
+        }
+    }
+}
+
+/// The scheduler, when there is all that it needs.
+pub fn scheduler(
+    workshop: &mut Workshop<'_>,
+    profiles: Vec<Profile>,
+    handler: Option<Arc<dyn ProfileHandler>>,
+) -> Option<Scheduler> {
+    // Without a profile or a handler its absence has been told, as have two profiles of one name.
+    let handler = handler.filter(|_| !profiles.is_empty())?;
+    let twice = profiles.iter().enumerate().any(|(i, p)| profiles[..i].iter().any(|q| q.name == p.name));
+    if twice {
+        return None;
+    }
+    match Scheduler::new(profiles, handler) {
+        Ok(scheduler) => Some(scheduler),
+        Err(error) => {
+            workshop.findings.problem(None, "schedulingProfiles", error.to_string());
+            None
+        }
+    }
+}
+
+/// The parsers in order; a fallback ends the list, and a second parser of a kind is left out.
+pub fn parsers(workshop: &mut Workshop<'_>, references: &[Reference]) -> Vec<ParserKind> {
+    let mut kinds: Vec<ParserKind> = Vec::new();
+    for reference in references {
+        let Some(instance) = workshop.take(reference) else { continue };
+        let parser = instance.roles.parser;
+        let note = match parser {
+            None => {
+                let told = format!("'{}' is not a parser plugin", reference.name);
+                workshop.findings.problem(reference.place, reference.path.clone(), told);
+                continue;
+            }
+            Some(kind) if kinds.contains(&kind) => "a parser of its type stands before it",
+            Some(_) if kinds.contains(&ParserKind::Passthrough) => {
+                "the passthrough parser before it takes every path"
+            }
+            Some(kind) => {
+                kinds.push(kind);
+                continue;
+            }
+        };
+        let told = format!("parser '{}' has no effect: {note}", reference.name);
+        workshop.findings.notice(reference.place, reference.path.clone(), told);
+    }
+    kinds
+}
+
+/// The data sources with their extractors.
+pub fn sources(workshop: &mut Workshop<'_>, listed: &[(Reference, Vec<Reference>)]) -> Vec<SourceBinding> {
+    let mut bound = Vec::new();
+    for (reference, extractors) in listed {
+        let source = role(workshop, reference, "data source", |i| i.roles.source.clone());
+        let extractors = extractors
+            .iter()
+            .filter_map(|extractor| role(workshop, extractor, "extractor", |i| i.roles.extractor.clone()))
+            .collect();
+        bound.extend(source.map(|source| SourceBinding {
+            name: reference.name.as_str().into(),
+            source,
+            extractors,
+        }));
+    }
+    bound
+}
+
+/// Where endpoints come from: the configuration or the flag, not both.
+pub fn discovery(workshop: &mut Workshop<'_>, reference: Option<&Reference>) -> Option<DiscoverySpec> {
+    let file = workshop.inputs().endpoints_file.clone();
+    let configured =
+        reference.map(|r| (r, role(workshop, r, "endpoint discovery", |i| i.roles.discovery.clone())));
+    match (configured, file) {
+        (Some((reference, _)), Some(_)) => {
+            let told = "endpoints come from here and from --endpoints-file at once; keep one of them";
+            workshop.findings.problem(reference.place, reference.path.clone(), told);
+            None
+        }
+        (Some((_, spec)), None) => spec,
+        (None, file) => file.map(|path| DiscoverySpec::File { path, watch: true }),
+    }
+}
+
+/// The saturation detector.
+pub fn saturation(workshop: &mut Workshop<'_>, reference: &Reference) -> Option<Arc<dyn SaturationDetector>> {
+    role(workshop, reference, "saturation detector", |i| i.roles.saturation.clone())
+}
+
+/// What estimates the cost of requests: the first such plugin of the configuration, else the usual one, added.
+pub fn cost(workshop: &mut Workshop<'_>) -> Arc<dyn CostModel> {
+    let first = |w: &Workshop<'_>| w.instances().iter().position(|i| i.roles.cost.is_some());
+    if first(workshop).is_none() && workshop.inputs().registry.get(DEFAULT_COST).is_some() {
+        workshop.build_default(DEFAULT_COST);
+    }
+    let found = first(workshop).and_then(|index| workshop.mark(index).roles.cost.clone());
+    found.unwrap_or_else(|| Arc::new(WholePrompt))
+}
+
+/// Counts the whole prompt until the first byte of the answer, whatever the endpoint's cache holds.
+struct WholePrompt;
+
+impl CostModel for WholePrompt {
+    fn cost(&self, request: &InferenceRequest, _: &Candidates, _: Position, _: ReservationRole) -> Cost {
+        Cost { until_first_byte: request.prompt_tokens(), until_end: 0 }
+    }
+}
+
+fn role<T>(
+    workshop: &mut Workshop<'_>,
+    reference: &Reference,
+    wanted: &str,
+    read: impl Fn(&Instance) -> Option<T>,
+) -> Option<T> {
+    let instance = workshop.take(reference)?;
+    let found = read(instance);
+    if found.is_none() {
+        let told = format!("plugin '{}' (type: '{}') is no {wanted}", instance.name, instance.plugin_type);
+        workshop.findings.problem(reference.place, reference.path.clone(), told);
+    }
+    found
+}

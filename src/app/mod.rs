@@ -1,0 +1,3 @@
+//! Builds everything and runs it.
+
+pub mod assemble;
