@@ -9,7 +9,6 @@ pub mod extractor;
 mod incarnation;
 mod job;
 mod metric_spec;
-pub mod names;
 mod poller;
 pub mod scan;
 pub mod source;
@@ -215,3 +214,6 @@ fn reap(ended: Result<(Id, ()), tokio::task::JoinError>, running: &mut HashMap<u
         tracing::error!(%key, "the endpoint's poller panicked and is started again");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,10 @@
 //! What the data layer knows about its own work, for debug pages and log lines.
 
 use super::incarnation::ProcessWatch;
-use super::names;
 use crate::clock::Moment;
 use crate::endpoint::health::HealthTracker;
 use crate::endpoint::{Endpoint, Reading};
+use crate::telemetry::names;
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::BTreeMap;

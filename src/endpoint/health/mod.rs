@@ -22,8 +22,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Gauge: 1 while the endpoint is suspect. Label `endpoint`.
-pub const METRIC_SUSPECT: &str = "pointsman_endpoint_suspect";
 /// Counter: how often endpoints became suspect. Label `reason`.
 pub const METRIC_SUSPICIONS: &str = "pointsman_endpoint_suspicions_total";
 /// Counter: how often an endpoint failed but half of the pool was suspect already. Label `reason`.
@@ -32,6 +30,8 @@ pub const METRIC_HELD_BACK: &str = "pointsman_endpoint_suspicions_over_cap_total
 #[derive(Debug, Default)]
 struct State {
     ward: Ward,
+    /// Members about which anything bad is remembered.
+    troubled: usize,
     endpoints: HashMap<u32, Arc<Endpoint>>,
 }
 
@@ -64,7 +64,6 @@ impl HealthTracker {
             let stays = next.get(slot).is_some_and(|e| Arc::ptr_eq(&e.live, &former.live));
             if !stays && former.live.is_suspect() {
                 former.live.set_suspect(false);
-                show(former, false);
             }
         }
         state.endpoints = next;
@@ -74,7 +73,8 @@ impl HealthTracker {
                 announce(endpoint, change);
             }
         }
-        self.note(&state.ward);
+        state.troubled = state.ward.len() - state.ward.untroubled();
+        self.troubled.store(state.troubled > 0, Relaxed);
     }
 
     /// A scrape of the endpoint's metrics failed.
@@ -133,15 +133,15 @@ impl HealthTracker {
         if !state.knows(endpoint) {
             return;
         }
+        let slot = endpoint.slot.0;
+        let before = state.ward.is_troubled(slot);
         // Announced under the lock, so that two changes of one endpoint cannot overtake each other.
-        if let Some(change) = apply(&mut state.ward, endpoint.slot.0, now) {
+        if let Some(change) = apply(&mut state.ward, slot, now) {
             announce(endpoint, change);
         }
-        self.note(&state.ward);
-    }
-
-    fn note(&self, ward: &Ward) {
-        self.troubled.store(ward.untroubled() < ward.len(), Relaxed);
+        let after = state.ward.is_troubled(slot);
+        state.troubled = state.troubled + usize::from(after) - usize::from(before);
+        self.troubled.store(state.troubled > 0, Relaxed);
     }
 }
 
@@ -156,20 +156,11 @@ fn same_process(a: &Endpoint, b: &Endpoint) -> bool {
     Arc::ptr_eq(&a.live, &b.live) && a.address == b.address && a.process_mark == b.process_mark
 }
 
-fn show(endpoint: &Endpoint, suspect: bool) {
-    metrics::gauge!(METRIC_SUSPECT, "endpoint" => endpoint.key.to_string()).set(if suspect {
-        1.0
-    } else {
-        0.0
-    });
-}
-
 fn announce(endpoint: &Endpoint, change: Change) {
     let (key, address) = (&endpoint.key, &endpoint.address);
     match change {
         Change::Suspected(cause) => {
             endpoint.live.set_suspect(true);
-            show(endpoint, true);
             metrics::counter!(METRIC_SUSPICIONS, "reason" => cause.label()).increment(1);
             let reason = cause.label();
             tracing::warn!(%key, %address, reason, "endpoint is suspect: it gets only probes while others are left");
@@ -181,12 +172,10 @@ fn announce(endpoint: &Endpoint, change: Change) {
         }
         Change::Recovered { after } => {
             endpoint.live.set_suspect(false);
-            show(endpoint, false);
             tracing::info!(%key, %address, suspect_ms = after.as_millis(), "endpoint answers again: it has its full share back");
         }
         Change::Released => {
             endpoint.live.set_suspect(false);
-            show(endpoint, false);
             tracing::info!(%key, %address, "endpoint is no longer suspect: its process or the pool's size changed");
         }
     }

@@ -151,6 +151,11 @@ impl Ward {
         self.members.values().filter(|m| m.is_untroubled()).count()
     }
 
+    /// Whether anything bad is remembered of this member.
+    pub fn is_troubled(&self, slot: u32) -> bool {
+        self.members.get(&slot).is_some_and(|m| !m.is_untroubled())
+    }
+
     /// Members.
     pub fn len(&self) -> usize {
         self.members.len()
