@@ -8,6 +8,7 @@ mod picker;
 mod profile;
 mod profile_handler;
 mod scorer;
+mod session;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -10,6 +10,7 @@ use crate::plugin::{
 };
 use crate::pool::{Candidates, Columns, EndpointSpec, PoolEvent, PoolIndex, PoolSnapshot, Position};
 use crate::request::{Api, Headers, InferenceRequest, Parsed, Prompt};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,6 +105,13 @@ pub(crate) fn request(model: &str, prompt: Prompt) -> InferenceRequest {
         fairness_id: "default-flow".into(),
         body_bytes: 0,
     }
+}
+
+/// A request with one header.
+pub(crate) fn request_with(header: &str, value: &str) -> InferenceRequest {
+    let mut request = request("m", Prompt::None);
+    request.headers.push(header, Bytes::copy_from_slice(value.as_bytes()));
+    request
 }
 
 /// The plugin of `row` built from `parameters` under its type's name.

@@ -117,3 +117,82 @@ fn no_candidates_and_no_profiles_are_errors() {
     let handler = build(&plugin_type("single-profile-handler"), json!({})).unwrap().profile_handler.unwrap();
     assert!(Scheduler::new(Vec::new(), handler).is_err());
 }
+
+mod every_scorer {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::endpoint::Reading;
+    use crate::plugin::{AttributeTable, PrefixMatches, StateStore, TokenCosts};
+    use crate::pool::AttributeId;
+    use crate::scheduling::testing::{build_in, score_with};
+    use proptest::prelude::*;
+
+    fn rows() -> impl Strategy<Value = Vec<Row>> {
+        let reading = prop_oneof![Just(Reading::Fresh), Just(Reading::Stale), Just(Reading::Never)];
+        let number = || prop::option::of(prop_oneof![0_u32..20, any::<u32>()]);
+        let usage = prop::option::of(prop_oneof![0.0..1.0_f64, any::<f64>()]);
+        let lora = prop::option::of((0_u32..4, 0_usize..4, any::<bool>()));
+        let row = (reading, number(), number(), usage, lora, 0_u32..20, any::<u32>());
+        let row = row.prop_map(|(reading, waiting, running, kv, lora, in_flight, tokens)| Row {
+            reading,
+            waiting,
+            running,
+            kv,
+            lora: lora.map(|(max_active, active, waits)| LoraState {
+                max_active,
+                active: vec!["m".into(); active],
+                waiting: if waits { vec!["n".into()] } else { Vec::new() },
+            }),
+            in_flight,
+            tokens,
+            ..Row::default()
+        });
+        prop::collection::vec(row, 1..12)
+    }
+
+    proptest! {
+        #[test]
+        fn stays_between_0_and_1(
+            rows in rows(),
+            matched in prop::collection::vec(any::<u32>(), 0..12),
+            total_blocks in any::<u32>(),
+            token in "\\PC{0,12}",
+        ) {
+            let mut candidates = freeze(&rows);
+            let mut request = super::super::testing::request_with("x-session-token", &token);
+            request.target_model = "m".into();
+            for row in super::super::scorer::TABLE {
+                let mut table = AttributeTable::default();
+                let roles = build_in(row, json!({}), &StateStore::default(), &Clock::manual(), &mut table).unwrap();
+                // The one attribute that a scorer reads has place 0 in a table of its own.
+                if row.name == "prefix-cache-scorer" {
+                    let matched_blocks = matched.clone();
+                    let found = PrefixMatches { total_blocks, block_tokens: 64, matched_blocks, chains: Arc::default() };
+                    candidates.attributes.set(AttributeId::new(0), found);
+                } else {
+                    let costs = TokenCosts { uncached: matched.clone(), output: None };
+                    candidates.attributes.set(AttributeId::new(0), costs);
+                }
+                for score in score_with(&*roles.scorer.unwrap(), &request, &candidates) {
+                    prop_assert!((0.0..=1.0).contains(&score), "{} gave {score}", row.name);
+                }
+            }
+        }
+
+        #[test]
+        fn an_outage_of_metrics_for_everybody_leaves_all_equal(n in 1_usize..12, never in any::<bool>()) {
+            let reading = if never { Reading::Never } else { Reading::Stale };
+            let rows: Vec<_> = (0..n)
+                .map(|i| Row { reading, waiting: u32::try_from(i).ok(), kv: Some(0.1), ..Row::default() })
+                .collect();
+            let candidates = freeze(&rows);
+            for name in
+                ["queue-scorer", "running-requests-size-scorer", "kv-cache-utilization-scorer", "load-aware-scorer"]
+            {
+                let roles = build(&plugin_type(name), json!({})).unwrap();
+                let scores = score_with(&*roles.scorer.unwrap(), &request("m", Prompt::None), &candidates);
+                prop_assert!(scores.iter().all(|s| *s == scores[0]), "{name}: {scores:?}");
+            }
+        }
+    }
+}

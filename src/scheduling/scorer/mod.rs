@@ -8,6 +8,7 @@ mod lora_affinity;
 mod prefix_cache;
 mod queue;
 mod running_requests;
+mod session_affinity;
 mod token_load;
 
 use crate::plugin::PluginType;
@@ -21,5 +22,6 @@ pub(super) const TABLE: &[PluginType] = &[
     prefix_cache::TYPE,
     queue::TYPE,
     running_requests::TYPE,
+    session_affinity::TYPE,
     token_load::TYPE,
 ];

@@ -1,0 +1,92 @@
+//! The approximate prefix index: a chain of 10,000 tokens looked up for all endpoints and stored for one. Prints what an
+//! entry weighs first; the aim is at most 64 bytes for a block on an endpoint.
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use pointsman::endpoint::{Incarnation, Occupant, Slot};
+use pointsman::kv::chain::chains;
+use pointsman::kv::index::{IndexChange, IndexDelta, IndexSource, PrefixIndex, Space, Tier};
+use pointsman::request::Prompt;
+use std::hint::black_box;
+
+const TOKENS: u32 = 10_000;
+const BLOCK: u32 = 64;
+const SPACE: Space = Space(1);
+
+fn occupants(n: u32) -> Vec<Occupant> {
+    (0..n).map(|slot| Occupant { slot: Slot(slot), incarnation: Incarnation(0) }).collect()
+}
+
+/// The chain of a prompt whose first `shared` tokens all prompts have.
+fn chain(own: u32, shared: u32) -> Vec<u64> {
+    let id = |i: u32| if i < shared { i } else { own.wrapping_mul(1_000_003).wrapping_add(i) };
+    chains(&Prompt::Tokens(vec![(0..TOKENS).map(id).collect()]), "model", None, BLOCK, 2048).remove(0)
+}
+
+fn store(index: &PrefixIndex, occupant: Occupant, blocks: &[u64]) {
+    index.apply(&IndexDelta {
+        space: SPACE,
+        occupant,
+        source: IndexSource::Assumed,
+        sequence: 0,
+        change: IndexChange::Store { tier: Tier::Device, blocks, capacity: None },
+    });
+}
+
+/// An index in which every endpoint holds 200 chains that share their first 6,000 tokens.
+fn filled(endpoints: u32) -> PrefixIndex {
+    let index = PrefixIndex::new(1 << 30);
+    for occupant in occupants(endpoints) {
+        (0..200).for_each(|i| store(&index, occupant, &chain(occupant.slot.0 * 200 + i, 6000)));
+    }
+    index
+}
+
+fn benches(c: &mut Criterion) {
+    let mut group = c.benchmark_group("prefix index, 10k tokens");
+    group.bench_function("chain of token ids", |b| b.iter(|| black_box(chain(7, 6000))));
+    for n in [8, 100] {
+        let index = filled(n);
+        let stats = index.stats();
+        println!(
+            "{n} endpoints: {} entries of {} blocks, {} bytes allocated for each entry, {} charged",
+            stats.entries,
+            stats.blocks,
+            index.allocated_bytes() / stats.entries,
+            stats.bytes / stats.entries
+        );
+        let occupants = occupants(n);
+        let mut lookup = |name: &str, chain: Vec<u64>| {
+            group.bench_with_input(BenchmarkId::new(name, n), &n, |b, _| {
+                let mut matched = vec![0; occupants.len()];
+                b.iter(|| {
+                    matched.fill(0);
+                    index.lookup(SPACE, &occupants, &chain, &mut matched);
+                    black_box(&matched);
+                });
+            });
+        };
+        lookup("match of a shared prefix", chain(u32::MAX, 6000));
+        lookup("match of a whole chain on one", chain(3, 6000));
+        lookup("match of nothing", chain(u32::MAX, 0));
+        group.bench_with_input(BenchmarkId::new("insert of a known chain", n), &n, |b, _| {
+            let known = chain(3, 6000);
+            b.iter(|| store(&index, occupants[0], &known));
+        });
+        group.bench_with_input(BenchmarkId::new("insert of a new chain", n), &n, |b, _| {
+            let mut own = 1_000_000;
+            let next = || {
+                own += 1;
+                chain(own, 0)
+            };
+            b.iter_batched(
+                next,
+                |chain| store(&index, occupants[1], &chain),
+                criterion::BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(prefix, benches);
+criterion_main!(prefix);
