@@ -7,6 +7,7 @@ mod headers;
 pub mod json;
 pub mod parser;
 mod prompt;
+mod protobuf;
 mod restore;
 mod salt;
 mod usage;

@@ -3,6 +3,7 @@
 mod conversation;
 mod document;
 mod fields;
+mod grpc;
 mod inputs;
 mod rope;
 mod route;
@@ -14,6 +15,7 @@ pub use route::ParserSet;
 use super::json::Lexer;
 use super::{Api, ParseError, Parsed};
 use document::Document;
+use grpc::GrpcBody;
 
 /// One body on its way in: fed chunk by chunk, asked once at its end.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ enum Reader {
     /// The body is not read.
     Opaque,
     Json(Box<Json>),
+    Grpc(Box<GrpcBody>),
 }
 
 #[derive(Debug)]
@@ -38,7 +41,8 @@ struct Json {
 impl Intake {
     fn new(api: Api) -> Self {
         let reader = match api {
-            Api::Opaque | Api::VllmGrpcGenerate | Api::VllmGrpcEmbed => Reader::Opaque,
+            Api::Opaque => Reader::Opaque,
+            Api::VllmGrpcGenerate | Api::VllmGrpcEmbed => Reader::Grpc(Box::new(GrpcBody::new(api))),
             _ => Reader::Json(Box::new(Json { lexer: Lexer::default(), document: Document::new(api) })),
         };
         Self { api, reader }
@@ -56,6 +60,7 @@ impl Intake {
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), ParseError> {
         match &mut self.reader {
             Reader::Opaque => {}
+            Reader::Grpc(grpc) => grpc.push(chunk),
             Reader::Json(json) => {
                 // A problem stays with the scanner, which says it again at the end.
                 let _ = json.lexer.push(chunk, &mut json.document);
@@ -71,6 +76,7 @@ impl Intake {
     pub fn finish(self) -> Result<Parsed, ParseError> {
         match self.reader {
             Reader::Opaque => Ok(Parsed::opaque(self.api)),
+            Reader::Grpc(grpc) => grpc.finish(),
             Reader::Json(json) => {
                 let Json { mut lexer, mut document } = *json;
                 let scanned = lexer.finish(&mut document);
@@ -86,6 +92,7 @@ impl Intake {
     pub fn finish_cut(self) -> Parsed {
         match self.reader {
             Reader::Opaque => Parsed::opaque(self.api),
+            Reader::Grpc(grpc) => grpc.finish_cut(),
             Reader::Json(json) => json.document.finish_cut(),
         }
     }
