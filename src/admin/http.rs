@@ -5,7 +5,7 @@
 use super::auth::{Caller, DebugAccess, Denied, Guard};
 use super::state::StateSource;
 use crate::readiness::Readiness;
-use crate::telemetry::MetricsHandle;
+use crate::telemetry::{MetricsHandle, names};
 use ::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
 use ::http::{HeaderValue, Method, Request, Response, StatusCode};
 use bytes::Bytes;
@@ -172,7 +172,10 @@ fn respond<B>(request: &Request<B>, peer: SocketAddr, guard: &Guard, pages: &Pag
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
     }
     match request.uri().path() {
-        "/metrics" => page(StatusCode::OK, METRICS_TYPE, pages.metrics.render()),
+        "/metrics" => {
+            gauges(pages);
+            page(StatusCode::OK, METRICS_TYPE, pages.metrics.render())
+        }
         "/healthz" | "/livez" => text(StatusCode::OK, "ok\n"),
         "/readyz" if pages.readiness.is_ready() => text(StatusCode::OK, "ok\n"),
         "/readyz" if pages.readiness.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
@@ -185,6 +188,20 @@ fn respond<B>(request: &Request<B>, peer: SocketAddr, guard: &Guard, pages: &Pag
             Err(denied) => deny(&denied),
         },
         _ => text(StatusCode::NOT_FOUND, "here are /metrics, /healthz, /readyz and /debug/state\n"),
+    }
+}
+
+/// Brings the gauges up to date that are numbers of the state.
+fn gauges(pages: &Pages) {
+    let state = pages.state.state();
+    for (name, value) in [
+        (names::CONFIG_GENERATION, state.config_generation),
+        (names::DRAINING, u64::from(state.draining)),
+        (names::BUFFERED_BYTES, state.buffered_bytes),
+        (names::PREFIX_ENTRIES, state.prefix_index.entries),
+        (names::PREFIX_BYTES, state.prefix_index.bytes),
+    ] {
+        pages.metrics.gauge(name, &[]).set(value as f64);
     }
 }
 
@@ -246,7 +263,6 @@ fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Respo
 mod tests {
     use super::*;
     use crate::admin::state::State;
-    use crate::telemetry::names;
     use std::io::{Read, Write};
 
     struct Fixed(Readiness);
@@ -286,6 +302,7 @@ mod tests {
         assert_eq!(status, 200);
         assert!(answer.contains("text/plain; version=0.0.4"));
         assert!(answer.contains("\npointsman_attempts_total 4\n"));
+        assert!(answer.contains("\npointsman_config_generation 7\n"));
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 pub mod buckets;
 pub mod cardinality;
+#[cfg(test)]
+mod docs;
 mod histogram;
 pub mod logs;
 pub mod names;

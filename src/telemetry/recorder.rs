@@ -7,6 +7,7 @@
 use super::histogram::FixedHistogram;
 use super::names::{self, FAMILIES, Family, Kind, Old};
 use super::{buckets, pool_gauges, process, text};
+use metrics::atomics::AtomicU64;
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Label, Level, Metadata,
     Recorder, SharedString, Unit,
@@ -15,6 +16,10 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Version of the build.
+const BUILD: &str = concat!("v", env!("CARGO_PKG_VERSION"));
 
 static METADATA: Metadata<'static> = Metadata::new("pointsman", Level::INFO, None);
 
@@ -48,6 +53,8 @@ struct Registry {
     histograms: RwLock<BTreeMap<String, BTreeMap<Vec<(String, String)>, Arc<FixedHistogram>>>>,
     families: HashMap<&'static str, &'static Family>,
     legacy: bool,
+    /// Gauges without labels, to be read back.
+    plain_gauges: RwLock<BTreeMap<String, Arc<AtomicU64>>>,
     unlisted: Mutex<BTreeSet<String>>,
     pool_rows: Mutex<Arc<Vec<Row>>>,
 }
@@ -68,12 +75,15 @@ impl MetricsHandle {
             histograms: RwLock::default(),
             families: FAMILIES.iter().map(|f| (f.name, f)).collect(),
             legacy,
+            plain_gauges: RwLock::default(),
             unlisted: Mutex::default(),
             pool_rows: Mutex::default(),
         }));
         for family in FAMILIES {
             handle.describe(family);
         }
+        let build = [("commit", option_env!("POINTSMAN_COMMIT").unwrap_or("unknown")), ("build_ref", BUILD)];
+        handle.gauge(names::INFO, &build).set(1.0);
         handle
     }
 
@@ -98,6 +108,11 @@ impl MetricsHandle {
     /// A histogram series.
     pub fn histogram(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
         self.register_histogram(&key(name, labels), &METADATA)
+    }
+    /// Value of a gauge without labels; `None` when there is none of this name.
+    pub fn value(&self, name: &str) -> Option<f64> {
+        let gauges = self.0.plain_gauges.read();
+        gauges.get(name).map(|bits| f64::from_bits(bits.load(Ordering::Acquire)))
     }
     /// Whether older names are written too.
     pub fn legacy(&self) -> bool {
@@ -272,7 +287,12 @@ impl Recorder for MetricsHandle {
             // The pool's refresh writes these, so that endpoints that left are gone from the page too.
             return Gauge::noop();
         }
-        let new = self.0.plain.register_gauge(key, metadata);
+        let mut new = self.0.plain.register_gauge(key, metadata);
+        if key.labels().len() == 0 {
+            let mut mirrors = self.0.plain_gauges.write();
+            let mirror = mirrors.entry(key.name().to_owned()).or_insert_with(|| Arc::new(AtomicU64::new(0)));
+            new = Gauge::from_arc(Arc::new(Both(new, Gauge::from_arc(Arc::clone(mirror)))));
+        }
         match self.0.old_twin(key) {
             Some(old) => Gauge::from_arc(Arc::new(Both(new, self.0.plain.register_gauge(&old, metadata)))),
             None => new,
@@ -329,6 +349,23 @@ mod tests {
         assert!(page.contains(
             "# HELP inference_objective_request_total [ALPHA] [Deprecated: Use llm_d_epp_request_total] Requests"
         ));
+    }
+
+    #[test]
+    fn a_gauge_without_labels_can_be_read_back() {
+        let metrics = MetricsHandle::detached(false);
+        metrics.gauge(names::STREAMS_OPEN, &[]).increment(3.0);
+        metrics.gauge(names::STREAMS_OPEN, &[]).decrement(1.0);
+        assert_eq!(metrics.value(names::STREAMS_OPEN), Some(2.0));
+        assert_eq!(metrics.value("nothing"), None);
+        assert!(metrics.render().contains("\npointsman_streams_open 2\n"));
+    }
+
+    #[test]
+    fn the_build_is_named_under_both_names() {
+        let page = MetricsHandle::detached(true).render();
+        assert!(page.contains(&format!("llm_d_epp_info{{commit=\"unknown\",build_ref=\"{BUILD}\"}} 1\n")));
+        assert!(page.contains("inference_extension_info{"));
     }
 
     #[test]

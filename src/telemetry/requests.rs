@@ -5,7 +5,6 @@ use super::cardinality::{Budget, OTHER};
 use super::series::{Endings, RequestLabels};
 pub use super::series::{Finished, RequestSeries, RunningGuard};
 use super::{MetricsHandle, names};
-use crate::clock::{Clock, Moment};
 use crate::endpoint::EndpointKey;
 use crate::request::Ending;
 use dashmap::DashMap;
@@ -13,7 +12,7 @@ use metrics::{Counter, Gauge, Histogram};
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Most distinct model names, asked for and target together.
@@ -55,8 +54,6 @@ struct Inner {
     prefix_by: LabelCache<1, Arc<PrefixSeries>>,
     endings: Arc<Endings>,
     plain: Plain,
-    streams: Option<(Gauge, Histogram)>,
-    open_streams: AtomicI64,
 }
 
 /// Handles without labels.
@@ -69,9 +66,7 @@ struct Plain {
     candidates: Counter,
     filtered: Counter,
     scored: Counter,
-    headers_removed: Counter,
     unknown_model: Counter,
-    streams_open: Gauge,
 }
 
 impl Plain {
@@ -86,9 +81,7 @@ impl Plain {
             candidates: m.counter(names::CANDIDATES, &[]),
             filtered: m.counter(names::FILTERED, &[]),
             scored: m.counter(names::SCORED, &[]),
-            headers_removed: m.counter(names::CONTROL_HEADERS_REMOVED, &[]),
             unknown_model: m.counter(names::UNKNOWN_MODEL, &[]),
-            streams_open: m.gauge(names::STREAMS_OPEN, &[]),
         }
     }
 }
@@ -101,11 +94,8 @@ struct PrefixSeries {
 }
 
 impl RequestMetrics {
-    /// Request metrics on `metrics`. `stream_metrics` adds the two stream families that a flag asks for.
-    pub fn new(metrics: &MetricsHandle, stream_metrics: bool) -> Self {
-        let streams = stream_metrics.then(|| {
-            (metrics.gauge(names::STREAMS_IN_FLIGHT, &[]), metrics.histogram(names::STREAM_DURATION, &[]))
-        });
+    /// Request metrics on `metrics`.
+    pub fn new(metrics: &MetricsHandle) -> Self {
         Self(Arc::new(Inner {
             models: Budget::new(MAX_MODELS),
             fairness: Budget::new(MAX_FAIRNESS_IDS),
@@ -116,15 +106,13 @@ impl RequestMetrics {
             prefix_by: LabelCache::new(MAX_ENDPOINTS),
             endings: Arc::new(Endings::new(metrics)),
             plain: Plain::new(metrics),
-            streams,
-            open_streams: AtomicI64::new(0),
             metrics: metrics.clone(),
         }))
     }
 
     /// Metrics that nobody reads: for tests of other parts.
     pub fn unread() -> Self {
-        Self::new(&MetricsHandle::detached(false), false)
+        Self::new(&MetricsHandle::detached(false))
     }
 
     /// Models that the configuration names: they always keep their label and use up no budget.
@@ -253,6 +241,11 @@ impl RequestMetrics {
         }
     }
 
+    /// Streams that are open now, as the edge counts them.
+    pub fn open_streams(&self) -> u64 {
+        self.0.metrics.value(names::STREAMS_OPEN).unwrap_or(0.0).max(0.0) as u64
+    }
+
     /// Time that the picker itself spent on the request path.
     pub fn request_processing(&self, took: Duration) {
         self.0.plain.request_processing.record(took.as_secs_f64());
@@ -261,68 +254,15 @@ impl RequestMetrics {
     pub fn response_processing(&self, took: Duration) {
         self.0.plain.response_processing.record(took.as_secs_f64());
     }
-    /// A request had to be decided without its body; `mode` is the proxy's body mode.
-    pub fn blind(&self, mode: &'static str) {
-        self.0.metrics.counter(names::BLIND, &[("mode", mode)]).increment(1);
-    }
-    /// Untrusted control headers were taken out of a request.
-    pub fn control_headers_removed(&self, headers: usize) {
-        if headers > 0 {
-            self.0.plain.headers_removed.increment(headers as u64);
-        }
-    }
     /// No endpoint lists the model of a request.
     pub fn unknown_model(&self) {
         self.0.plain.unknown_model.increment(1);
-    }
-
-    /// An ext_proc stream was opened; it counts as open until the guard is gone.
-    pub fn stream_opened(&self, clock: &Clock) -> OpenStream {
-        self.0.open_streams.fetch_add(1, Relaxed);
-        self.0.plain.streams_open.increment(1.0);
-        if let Some((in_flight, _)) = &self.0.streams {
-            in_flight.increment(1.0);
-        }
-        OpenStream { metrics: self.clone(), clock: clock.clone(), since: clock.now(), code: "Canceled" }
-    }
-    /// Streams that are open now.
-    pub fn open_streams(&self) -> u64 {
-        u64::try_from(self.0.open_streams.load(Relaxed)).unwrap_or(0)
     }
 }
 
 impl std::fmt::Debug for RequestMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "RequestMetrics({} series)", self.0.series.len.load(Relaxed))
-    }
-}
-
-/// An open ext_proc stream. Dropped without [`OpenStream::closed`], it counts as `Canceled`.
-#[derive(Debug)]
-pub struct OpenStream {
-    metrics: RequestMetrics,
-    clock: Clock,
-    since: Moment,
-    code: &'static str,
-}
-
-impl OpenStream {
-    /// The stream ended with this gRPC status (`OK`, `Canceled`, `DeadlineExceeded`, ...).
-    pub fn closed(mut self, code: &'static str) {
-        self.code = code;
-    }
-}
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        let inner = &self.metrics.0;
-        inner.open_streams.fetch_sub(1, Relaxed);
-        inner.plain.streams_open.decrement(1.0);
-        inner.metrics.counter(names::STREAMS_TOTAL, &[("code", self.code)]).increment(1);
-        if let Some((in_flight, duration)) = &inner.streams {
-            in_flight.decrement(1.0);
-            duration.record(self.clock.now().since(self.since).as_secs_f64());
-        }
     }
 }
 

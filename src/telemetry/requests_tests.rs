@@ -3,9 +3,9 @@
 use super::*;
 use crate::request::Usage;
 
-fn metrics(stream_metrics: bool) -> (MetricsHandle, RequestMetrics) {
+fn metrics() -> (MetricsHandle, RequestMetrics) {
     let handle = MetricsHandle::detached(true);
-    let requests = RequestMetrics::new(&handle, stream_metrics);
+    let requests = RequestMetrics::new(&handle);
     (handle, requests)
 }
 
@@ -32,7 +32,7 @@ const M: &str = r#"model_name="m",target_model_name="t",fairness_id="default-flo
 
 #[test]
 fn a_request_that_ends_well_is_in_every_family() {
-    let (handle, requests) = metrics(false);
+    let (handle, requests) = metrics();
     requests.attempt();
     let series = requests.series("m", "t", "", 0);
     series.routed(300);
@@ -67,7 +67,7 @@ fn a_request_that_ends_well_is_in_every_family() {
 
 #[test]
 fn a_request_that_breaks_off_counts_its_ending_and_no_durations() {
-    let (handle, requests) = metrics(false);
+    let (handle, requests) = metrics();
     requests.series("m", "t", "", 0).finished(&finished(Ending::Disconnected));
     assert_lines(
         &handle,
@@ -80,7 +80,7 @@ fn a_request_that_breaks_off_counts_its_ending_and_no_durations() {
 
 #[test]
 fn a_refusal_counts_code_and_ending_and_is_no_routed_request() {
-    let (handle, requests) = metrics(false);
+    let (handle, requests) = metrics();
     requests.refused("m", "t", "", -1, "ResourceExhausted");
     assert_lines(
         &handle,
@@ -96,14 +96,14 @@ fn a_refusal_counts_code_and_ending_and_is_no_routed_request() {
 
 #[test]
 fn requests_without_a_model_do_not_run() {
-    let (handle, requests) = metrics(false);
+    let (handle, requests) = metrics();
     let _running = requests.series("", "", "", 0).running();
     assert_lines(&handle, &[r#"inference_objective_running_requests{model_name=""} 0"#]);
 }
 
 #[test]
 fn models_and_fairness_ids_are_capped_and_pinned_models_are_not() {
-    let (handle, requests) = metrics(false);
+    let (handle, requests) = metrics();
     requests.pin_models(["pinned"]);
     for i in 0..MAX_MODELS + 50 {
         requests.series(&format!("m{i}"), "", "", 0).routed(1);
@@ -130,7 +130,7 @@ fn models_and_fairness_ids_are_capped_and_pinned_models_are_not() {
 
 #[test]
 fn combinations_are_capped_too() {
-    let (_, requests) = metrics(false);
+    let (_, requests) = metrics();
     for i in 0..MAX_SERIES + 500 {
         requests.series(&format!("m{}", i % 500), "", &format!("f{}", i / 500), 0);
     }
@@ -139,7 +139,7 @@ fn combinations_are_capped_too() {
 
 #[test]
 fn attempts_name_the_endpoint() {
-    let (handle, requests) = metrics(false);
+    let (handle, requests) = metrics();
     let key = EndpointKey { namespace: "ns".into(), name: "pod-1".into(), rank: 0 };
     requests.scheduled(Duration::from_micros(50), Some((&key, 8000)), "t");
     requests.scheduled(Duration::from_micros(50), None, "t");
@@ -162,36 +162,9 @@ fn attempts_name_the_endpoint() {
 }
 
 #[test]
-fn streams_are_counted_and_timed_only_on_request() {
-    let clock = Clock::manual();
-    let (handle, requests) = metrics(true);
-    let stream = requests.stream_opened(&clock);
-    let broken = requests.stream_opened(&clock);
-    assert_eq!(requests.open_streams(), 2);
-    clock.advance(Duration::from_millis(3));
-    stream.closed("OK");
-    drop(broken);
-    assert_lines(
-        &handle,
-        &[
-            r#"llm_d_epp_extproc_streams_total{code="OK"} 1"#,
-            r#"llm_d_epp_extproc_streams_total{code="Canceled"} 1"#,
-            r#"llm_d_epp_extproc_stream_duration_seconds_bucket{le="0.005"} 2"#,
-            "llm_d_epp_extproc_streams_inflight 0",
-            "pointsman_streams_open 0",
-        ],
-    );
-    let (plain, requests) = metrics(false);
-    requests.stream_opened(&clock).closed("OK");
-    assert!(!plain.render().contains("stream_duration"));
-}
-
-#[test]
 fn all_that_is_counted_here_stands_in_the_table() {
-    let (handle, requests) = metrics(true);
+    let (handle, requests) = metrics();
     requests.rewritten("rule", "m", "t");
-    requests.blind("STREAMED");
-    requests.control_headers_removed(2);
     requests.unknown_model();
     requests.ended(Ending::Protocol);
     requests.request_processing(Duration::from_millis(1));
@@ -202,8 +175,6 @@ fn all_that_is_counted_here_stands_in_the_table() {
         &handle,
         &[
             r#"inference_extension_model_rewrite_decisions_total{model_rewrite_name="rule",model_name="m",target_model="t"} 1"#,
-            r#"pointsman_blind_requests_total{mode="STREAMED"} 1"#,
-            "pointsman_control_headers_removed_total 2",
         ],
     );
 }
