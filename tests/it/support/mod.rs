@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test module uses its own part of the harness")]
 
 pub mod client;
+pub mod decoy;
 pub mod envoy;
 pub mod metrics;
 pub mod mixed;

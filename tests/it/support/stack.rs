@@ -78,9 +78,9 @@ impl Plan {
     /// Starts everything and returns when a request has gone through.
     pub async fn start(self) -> Stack {
         let folder = tempfile::Builder::new().prefix("pointsman-it-").tempdir().unwrap();
-        let engines: Vec<Engine> =
+        let mut engines: Vec<Engine> =
             (0..self.engines).map(|i| Engine::start(i, &self.engine_arguments, folder.path())).collect();
-        for engine in &engines {
+        for engine in &mut engines {
             engine.await_ready().await;
         }
         let picker = Picker::start(&self, &engines, folder.path());
@@ -183,9 +183,11 @@ impl Engine {
     }
 
     /// Waits until the engine answers.
-    pub async fn await_ready(&self) {
-        super::await_that("the engine answers /health", || async {
-            super::client::get(self.port, "/health").await.is_ok_and(|answer| answer.status == 200)
+    pub async fn await_ready(&mut self) {
+        let (process, port) = (&mut self.process, self.port);
+        super::await_that("the engine answers /health", || {
+            process.assert_alive();
+            async move { super::client::get(port, "/health").await.is_ok_and(|answer| answer.status == 200) }
         })
         .await;
     }
