@@ -109,7 +109,7 @@ async fn answers_of(version: &str, variant: &str, allow: bool) -> Vec<String> {
             "connection_keepalive: { interval: 2s, timeout: 2s }",
         )
         .edit("- timeout: 2s\n          interval: 2s", "- timeout: 0.5s\n          interval: 0.5s")
-        .engine(&["--inter-token-latency", "20ms"])
+        .decode_step("20ms")
         .start()
         .await;
     let mut answers = Vec::new();

@@ -3,6 +3,7 @@
 //! `POINTSMAN_ENVOY_VERSIONS` names other Envoy versions than `scripts/envoy-versions`, `POINTSMAN_SKIP_ENVOY=1` skips what
 //! needs an Envoy and says so by name, `POINTSMAN_TEST_PROGRAM` names another program than the one just built.
 
+mod envoy_bodies;
 mod envoy_config;
 mod envoy_failures;
 mod envoy_modes;

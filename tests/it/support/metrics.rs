@@ -1,6 +1,7 @@
 //! A page of Prometheus metrics.
 
 use prometheus_parse::{Scrape, Value};
+use std::collections::BTreeMap;
 
 /// One scraped page.
 pub struct Page {
@@ -30,6 +31,19 @@ impl Page {
                 Value::Summary(_) => 0.0,
             })
             .sum()
+    }
+
+    /// The series of `name` by the value of one label, summed.
+    pub fn by(&self, name: &str, label: &str) -> BTreeMap<String, f64> {
+        let mut all = BTreeMap::new();
+        for sample in self.scrape.samples.iter().filter(|sample| sample.metric == name) {
+            if let (Some(key), Value::Counter(value) | Value::Gauge(value) | Value::Untyped(value)) =
+                (sample.labels.get(label), &sample.value)
+            {
+                *all.entry(key.to_owned()).or_insert(0.0) += value;
+            }
+        }
+        all
     }
 
     /// Whether the page has a series of that name.

@@ -20,8 +20,9 @@ pub struct Plan {
     edits: Vec<(String, String)>,
     picker_arguments: Vec<String>,
     engine_arguments: Vec<String>,
+    decode_step: String,
+    own_engines: Vec<u16>,
     targets: usize,
-    log_level: String,
 }
 
 impl Plan {
@@ -34,8 +35,9 @@ impl Plan {
             edits: Vec::new(),
             picker_arguments: Vec::new(),
             engine_arguments: Vec::new(),
+            decode_step: "0.1ms".to_owned(),
+            own_engines: Vec::new(),
             targets: 1,
-            log_level: "2".to_owned(),
         }
     }
 
@@ -69,6 +71,19 @@ impl Plan {
         self
     }
 
+    /// Time per token of the engines, which answer at once otherwise.
+    pub fn decode_step(mut self, time: &str) -> Self {
+        time.clone_into(&mut self.decode_step);
+        self
+    }
+
+    /// Servers of the test's own take the place of simulated engines.
+    pub fn own_engines(mut self, ports: &[u16]) -> Self {
+        self.engines = 0;
+        self.own_engines = ports.to_vec();
+        self
+    }
+
     /// How many addresses the picker names, the first being its choice and the others fallbacks.
     pub fn targets(mut self, targets: usize) -> Self {
         self.targets = targets;
@@ -78,19 +93,22 @@ impl Plan {
     /// Starts everything and returns when a request has gone through.
     pub async fn start(self) -> Stack {
         let folder = tempfile::Builder::new().prefix("pointsman-it-").tempdir().unwrap();
+        let arguments = self.all_engine_arguments();
         let mut engines: Vec<Engine> =
-            (0..self.engines).map(|i| Engine::start(i, &self.engine_arguments, folder.path())).collect();
+            (0..self.engines).map(|i| Engine::start(i, &arguments, folder.path())).collect();
         for engine in &mut engines {
             engine.await_ready().await;
         }
-        let picker = Picker::start(&self, &engines, folder.path());
+        let ports: Vec<u16> =
+            engines.iter().map(|engine| engine.port).chain(self.own_engines.iter().copied()).collect();
+        let picker = Picker::start(&self, &ports, folder.path());
         let mut configuration = envoy::edit(
             &envoy::shipped(&self.variant),
             "port_value: 9002 ",
             &format!("port_value: {} ", picker.grpc_port),
         );
         if self.variant == "override-host" {
-            configuration = with_engines(&configuration, &engines);
+            configuration = with_engines(&configuration, &ports);
         }
         for (from, to) in &self.edits {
             configuration = envoy::edit(&configuration, from, to);
@@ -100,10 +118,26 @@ impl Plan {
         stack.await_serving().await;
         stack
     }
+
+    /// Engines that compute prompts of any length at once.
+    fn all_engine_arguments(&self) -> Vec<String> {
+        let fast = [
+            "--prefill-tokens-per-second=1000000000",
+            "--max-num-batched-tokens=100000000",
+            "--max-model-len=100000000",
+            "--num-gpu-blocks-override=200000",
+            "--decode-seq-ms=0ms",
+            "--decode-context-ms=0ms",
+        ];
+        let mut all: Vec<String> = fast.map(str::to_owned).to_vec();
+        all.push(format!("--decode-step-ms={}", self.decode_step));
+        all.extend(self.engine_arguments.iter().cloned());
+        all
+    }
 }
 
 /// Replaces the shipped list of four engines by these.
-fn with_engines(configuration: &str, engines: &[Engine]) -> String {
+fn with_engines(configuration: &str, engines: &[u16]) -> String {
     let is_engine = |line: &str| (8000..8004).any(|port| line.contains(&format!("port_value: {port} ")));
     let sample = configuration.lines().find(|line| is_engine(line)).expect("a line per engine").to_owned();
     let mut lines: Vec<String> = Vec::new();
@@ -113,7 +147,7 @@ fn with_engines(configuration: &str, engines: &[Engine]) -> String {
             lines.push(line.to_owned());
         } else if !placed {
             placed = true;
-            lines.extend(engines.iter().map(|e| sample.replace("8000 ", &format!("{} ", e.port))));
+            lines.extend(engines.iter().map(|port| sample.replace("8000 ", &format!("{port} "))));
         }
     }
     lines.join("\n") + "\n"
@@ -140,6 +174,29 @@ impl Stack {
             async move { client.get("/echo").await.is_ok_and(|answer| answer.status == 200) }
         })
         .await;
+    }
+
+    /// Waits until nothing is under way any more: no stream, no reservation, no buffered byte.
+    pub async fn await_idle(&self) {
+        super::await_that("streams, reservations and buffers of the picker are back to zero", || async {
+            let page = self.picker.metrics().await;
+            let left = [
+                "pointsman_streams_open",
+                "pointsman_endpoint_in_flight_requests",
+                "pointsman_buffered_bytes",
+            ];
+            left.iter().all(|name| page.sum(name, &[]).abs() < 0.5)
+        })
+        .await;
+    }
+
+    /// Fails when the picker took a request for broken off by its client, or logged an error.
+    pub async fn assert_clean(&self) {
+        let page = self.picker.metrics().await;
+        assert!(page.has("pointsman_requests_ended_total"), "the picker counts how requests ended");
+        let endings = page.by("pointsman_requests_ended_total", "ending");
+        assert_eq!(endings.get("disconnected").copied().unwrap_or(0.0), 0.0, "{endings:?}");
+        assert_eq!(self.picker.error_lines(), Vec::<String>::new());
     }
 
     /// The addresses of the engines, as the picker writes them.
@@ -192,6 +249,12 @@ impl Engine {
         .await;
     }
 
+    /// Sets faults of the simulated engine, as JSON.
+    pub async fn faults(&self, faults: serde_json::Value) {
+        let answer = Client::new(self.port).post("/admin/faults", faults.to_string()).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    }
+
     /// The engine's metrics.
     pub async fn metrics(&self) -> Page {
         Page::read(self.port).await
@@ -209,10 +272,10 @@ pub struct Picker {
 }
 
 impl Picker {
-    fn start(plan: &Plan, engines: &[Engine], folder: &Path) -> Self {
+    fn start(plan: &Plan, engines: &[u16], folder: &Path) -> Self {
         let endpoints = folder.join("endpoints.yaml");
         let addresses: Vec<(String, u16)> =
-            engines.iter().map(|engine| (format!("engine-{}", engine.index), engine.port)).collect();
+            engines.iter().enumerate().map(|(i, port)| (format!("engine-{i}"), *port)).collect();
         write_endpoints(&endpoints, &addresses);
         let configuration = folder.join("picker.yaml");
         std::fs::write(&configuration, picker_configuration(&endpoints, plan.targets)).unwrap();
@@ -224,7 +287,6 @@ impl Picker {
             format!("--grpc-health-port={health_port}"),
             format!("--metrics-port={metrics_port}"),
             format!("--config-file={}", configuration.display()),
-            format!("--v={}", plan.log_level),
         ];
         arguments.extend(plan.picker_arguments.iter().cloned());
         let process = Self::spawn(&arguments, folder);
