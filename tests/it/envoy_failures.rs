@@ -44,23 +44,17 @@ async fn what_envoy_answers_without_a_picker_is_the_documented_table() {
             runs.extend([false, true].map(|allow| (version.clone(), variant, allow)));
         }
     }
-    let seen: BTreeMap<(usize, &str, bool), Vec<String>> = futures::stream::iter(runs)
+    let seen: Seen = futures::stream::iter(runs)
         .map(|(version, variant, allow)| async move {
             let answers = answers_of(&version, variant, allow).await;
-            answers
-                .into_iter()
-                .enumerate()
-                .map(move |(case, answer)| ((case, variant, allow), answer))
-                .collect::<Vec<_>>()
+            let cells =
+                answers.into_iter().enumerate().map(|(case, answer)| ((case, variant, allow), answer));
+            (version, cells.collect::<Vec<_>>())
         })
         .buffer_unordered(STACKS_AT_ONCE)
-        .fold(BTreeMap::new(), |mut all: BTreeMap<_, Vec<String>>, answers| async move {
+        .fold(Seen::new(), |mut all, (version, answers)| async move {
             for (key, answer) in answers {
-                let cell = all.entry(key).or_default();
-                if !cell.contains(&answer) {
-                    cell.push(answer);
-                    cell.sort();
-                }
+                all.entry(key).or_default().insert(version.clone(), answer);
             }
             all
         })
@@ -68,7 +62,24 @@ async fn what_envoy_answers_without_a_picker_is_the_documented_table() {
     compare_with_page(&render(&seen));
 }
 
-fn render(seen: &BTreeMap<(usize, &str, bool), Vec<String>>) -> String {
+/// Answers by Envoy version, for each case, configuration and failure mode.
+type Seen = BTreeMap<(usize, &'static str, bool), BTreeMap<String, String>>;
+
+/// One answer when all versions agree, else each with its version.
+fn cell(answers: &BTreeMap<String, String>) -> String {
+    let mut distinct: Vec<&String> = answers.values().collect();
+    distinct.dedup();
+    match distinct[..] {
+        [one] => one.clone(),
+        _ => {
+            let each: Vec<String> =
+                answers.iter().map(|(version, answer)| format!("{answer} ({version})")).collect();
+            each.join(", ")
+        }
+    }
+}
+
+fn render(seen: &Seen) -> String {
     let mut table = "| the picker is | `failure_mode_allow` |".to_owned();
     table += &VARIANTS.iter().map(|variant| format!(" {variant} |")).collect::<String>();
     table += "\n|---|---|";
@@ -77,7 +88,7 @@ fn render(seen: &BTreeMap<(usize, &str, bool), Vec<String>>) -> String {
         for allow in [false, true] {
             table += &format!("\n| {name} | {allow} |");
             for variant in VARIANTS {
-                table += &format!(" {} |", seen[&(case, variant, allow)].join(" or "));
+                table += &format!(" {} |", cell(&seen[&(case, variant, allow)]));
             }
         }
     }

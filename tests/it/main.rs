@@ -5,8 +5,13 @@
 
 mod envoy_bodies;
 mod envoy_config;
+mod envoy_engines;
+mod envoy_failover;
 mod envoy_failures;
 mod envoy_modes;
+mod envoy_odd;
+mod envoy_scale;
+mod image_root;
 mod layering;
 mod sim;
 mod support;

@@ -7,6 +7,7 @@ pub mod decoy;
 pub mod envoy;
 pub mod metrics;
 pub mod mixed;
+pub mod odd;
 pub mod ports;
 pub mod process;
 pub mod stack;

@@ -1,0 +1,61 @@
+//! `override_host`: Envoy knows the engines, the picker names one and fallbacks; the first is dead, the second serves.
+
+use crate::needs_envoy;
+use crate::support::client;
+use crate::support::stack::{self, Plan};
+use crate::support::{self, envoy};
+use http_body_util::BodyExt;
+use serde_json::json;
+
+const IN_FLIGHT: &str = "pointsman_endpoint_in_flight_requests";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_second_target_serves_when_the_first_is_dead_and_accounting_moves_to_it() {
+    needs_envoy!(
+        "envoy_failover::the_second_target_serves_when_the_first_is_dead_and_accounting_moves_to_it"
+    );
+    let _machine = support::shared().await;
+    for version in envoy::versions() {
+        let mut stack = Plan::new("override-host", &version).targets(2).decode_step("20ms").start().await;
+        let (dead, alive) = (stack.engines[0].address(), stack.engines[1].address());
+        stack.engines[0].process.kill();
+        let mut fell_over = 0;
+        for number in 0..40 {
+            let body = json!({"model": stack::MODEL, "messages": [{"role": "user", "content": format!("{number}")}]});
+            let answer = stack.client.post("/echo", body.to_string()).await.unwrap();
+            assert_eq!(answer.status, 200, "Envoy {version}: {}", String::from_utf8_lossy(&answer.body));
+            assert_eq!(answer.header("x-inference-pod"), alive);
+            let named = answer.received("x-gateway-destination-endpoint").concat();
+            assert_eq!(named.split(',').count(), 2, "{named}");
+            fell_over += usize::from(named.starts_with(&dead));
+        }
+        println!(
+            "override_host, Envoy {version}: {fell_over} of 40 were picked for the dead engine and served by the other"
+        );
+        assert!(fell_over > 0, "no request was picked for the dead engine");
+
+        let mut answers = Vec::new();
+        for number in 0..10 {
+            let body = json!({
+                "model": stack::MODEL, "stream": true, "max_tokens": 250, "ignore_eos": true,
+                "messages": [{"role": "user", "content": format!("long {number}")}],
+            });
+            let request = stack.client.request("POST", "/v1/chat/completions");
+            let mut answer =
+                stack.client.open(request.body(client::full(body.to_string())).unwrap()).await.unwrap();
+            assert_eq!(answer.status(), 200);
+            answer.frame().await.expect("an event").expect("an event");
+            answers.push(answer);
+        }
+        let by_endpoint = stack.picker.metrics().await.by(IN_FLIGHT, "endpoint");
+        let on = |name: &str| -> f64 {
+            by_endpoint.iter().filter(|(key, _)| key.contains(name)).map(|(_, value)| value).sum()
+        };
+        assert_eq!((on("engine-0"), on("engine-1")), (0.0, 10.0), "Envoy {version}: {by_endpoint:?}");
+        for answer in answers {
+            assert_eq!(client::read(answer).await.unwrap().status, 200);
+        }
+        stack.await_idle().await;
+        stack.assert_clean().await;
+    }
+}

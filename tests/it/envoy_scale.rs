@@ -1,0 +1,170 @@
+//! Many requests, many streams at once, many large bodies at once: nothing fails, nothing stays behind.
+//!
+//! The `long_` tests are the full sizes and run by `make test-long`; the others are the same in small for `make test`.
+
+use crate::needs_envoy;
+use crate::support::client::{self, Client};
+use crate::support::stack::{self, Plan, Stack};
+use crate::support::{self, envoy};
+use bytes::Bytes;
+use futures::StreamExt;
+use http_body_util::BodyExt;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+const MIB: u64 = 1 << 20;
+
+fn chat(number: u64, max_tokens: u32) -> Bytes {
+    let value = json!({
+        "model": stack::MODEL,
+        "messages": [{"role": "user", "content": format!("{number}: {}", "abcdefgh ".repeat(number as usize % 60))}],
+        "max_tokens": max_tokens,
+        "ignore_eos": true,
+        "stream": true,
+    });
+    value.to_string().into()
+}
+
+async fn stream_through(client: &Client, number: u64) {
+    let answer = client.post("/v1/chat/completions", chat(number, 3)).await;
+    let answer = answer.unwrap_or_else(|broken| panic!("request {number}: {broken:?}"));
+    assert_eq!(answer.status, 200, "request {number}: {}", String::from_utf8_lossy(&answer.body));
+    assert!(answer.body.ends_with(b"data: [DONE]\n\n"), "request {number} ended early");
+}
+
+async fn requests(client: &Client, numbers: std::ops::Range<u64>, at_once: usize) {
+    futures::stream::iter(numbers)
+        .for_each_concurrent(at_once, |number| stream_through(client, number))
+        .await;
+}
+
+/// Opens `count` streams, waits until the picker has them all, and lets them end.
+async fn streams_at_once(stack: &Stack, count: usize) {
+    let client = &stack.client;
+    let open = |number: u64| async move {
+        let request =
+            client.request("POST", "/v1/chat/completions").header("content-type", "application/json");
+        let request = request.body(client::full(chat(number, 3))).unwrap();
+        let mut answer = client.open(request).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.frame().await.expect("an event").expect("an event");
+        answer
+    };
+    let answers: Vec<_> =
+        futures::stream::iter(0..count as u64).map(open).buffer_unordered(256).collect().await;
+    let at_once = stack.picker.metrics().await.sum("pointsman_streams_open", &[]);
+    assert!(at_once >= count as f64, "{at_once} streams of {count} at once");
+    let reading = futures::stream::iter(answers).map(client::read).buffer_unordered(256);
+    let whole = reading.filter(|answer| std::future::ready(answer.is_ok())).count().await;
+    assert_eq!(whole, count, "every stream ends well");
+    println!("{at_once} streams were open at once");
+}
+
+/// `first` requests set the level, `all` requests and `at_once` streams must not raise it by more than a tenth.
+async fn load_leaves_nothing_behind(first: u64, all: u64, at_once: usize) {
+    let quick = Plan::new("full-duplex", &envoy::newest()).engines(4).start().await;
+    requests(&quick.client, 0..first, 64).await;
+    quick.await_idle().await;
+    let (memory, files) = (quick.picker.process.resident_bytes(), quick.picker.process.open_files());
+    let start = Instant::now();
+    requests(&quick.client, first..all, 64).await;
+    let rate = (all - first) as f64 / start.elapsed().as_secs_f64();
+    quick.await_idle().await;
+    let (after, files_after) = (quick.picker.process.resident_bytes(), quick.picker.process.open_files());
+    println!(
+        "{all} requests through Envoy, {rate:.0}/s: memory {} MiB after {first}, {} MiB at the end; descriptors {files}, {files_after}",
+        memory / MIB,
+        after / MIB
+    );
+    quick.assert_clean().await;
+    assert!(after as f64 <= memory as f64 * 1.1 + 4.0 * MIB as f64, "memory grew from {memory} to {after}");
+    assert!(files_after <= files + 8, "descriptors grew from {files} to {files_after}");
+    drop(quick);
+
+    // Slow engines, so that all streams are open before the first one ends.
+    let slow = Plan::new("full-duplex", &envoy::newest())
+        .engines(4)
+        .decode_step("20s")
+        .engine(&["--max-num-seqs=4096", "--max-waiting-queue-length=10000"])
+        .start()
+        .await;
+    let files = slow.picker.process.open_files();
+    streams_at_once(&slow, at_once).await;
+    slow.await_idle().await;
+    slow.assert_clean().await;
+    assert!(slow.picker.process.open_files() <= files + 16, "descriptors are back");
+}
+
+/// `count` bodies of 64 MiB at once within `budget` bytes: none is cut, others are not held up.
+async fn large_bodies_at_once(count: usize, budget: u64) {
+    let stack = Plan::new("full-duplex", &envoy::newest())
+        .picker(&[&format!("--max-buffered-bytes={budget}")])
+        .start()
+        .await;
+    let body = Bytes::from(vec![b'7'; 64 << 20]);
+    let before = stack.picker.process.resident_bytes();
+    let upload = |_| {
+        let request = stack.client.request("POST", "/echo").body(client::full(body.clone())).unwrap();
+        stack.client.send_within(Duration::from_secs(300), request)
+    };
+    let uploads = futures::stream::iter(0..count).map(upload).buffer_unordered(count).collect::<Vec<_>>();
+    let mut slowest = Duration::ZERO;
+    let small = async {
+        loop {
+            let start = Instant::now();
+            let answer = Client::new(stack.envoy.port).get("/echo").await.unwrap();
+            assert_eq!(answer.status, 200);
+            slowest = slowest.max(start.elapsed());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let answers = tokio::select! { answers = uploads => answers, () = small => unreachable!() };
+    let peak = stack.picker.process.peak_resident_bytes();
+    let mut by_status = std::collections::BTreeMap::new();
+    for answer in answers {
+        *by_status.entry(answer.map_or(0, |answer| answer.status)).or_insert(0) += 1;
+    }
+    println!(
+        "{count} bodies of 64 MiB at once: {by_status:?}; memory {} MiB before, {} MiB at most (budget {} MiB); slowest other request {slowest:?}",
+        before / MIB,
+        peak / MIB,
+        budget / MIB
+    );
+    assert!(by_status.keys().all(|status| matches!(status, 200 | 503)), "{by_status:?}");
+    assert!(by_status.contains_key(&200), "{by_status:?}");
+    assert!(peak <= budget + 300 * MIB, "{} MiB", peak / MIB);
+    assert!(slowest < Duration::from_secs(10), "a small request took {slowest:?}");
+    stack.await_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_requests_and_hundreds_of_streams_leave_nothing_behind() {
+    needs_envoy!("envoy_scale::thousands_of_requests_and_hundreds_of_streams_leave_nothing_behind");
+    let _machine = support::alone().await;
+    load_leaves_nothing_behind(3_000, 9_000, 500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixteen_large_bodies_at_once_stay_within_the_budget() {
+    needs_envoy!("envoy_scale::sixteen_large_bodies_at_once_stay_within_the_budget");
+    let _machine = support::alone().await;
+    large_bodies_at_once(16, 512 * MIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: make test-long"]
+async fn long_hundred_thousand_requests_and_five_thousand_streams_leave_nothing_behind() {
+    needs_envoy!(
+        "envoy_scale::long_hundred_thousand_requests_and_five_thousand_streams_leave_nothing_behind"
+    );
+    let _machine = support::alone().await;
+    load_leaves_nothing_behind(10_000, 100_000, 5_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "moves 12.5 GiB: make test-long"]
+async fn long_two_hundred_large_bodies_at_once_stay_within_the_budget() {
+    needs_envoy!("envoy_scale::long_two_hundred_large_bodies_at_once_stay_within_the_budget");
+    let _machine = support::alone().await;
+    large_bodies_at_once(200, 2_048 * MIB).await;
+}
