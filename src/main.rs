@@ -3,19 +3,18 @@
 mod cli;
 
 use cli::Invocation;
+use pointsman::app::App;
+use pointsman::config::flags::FlagNotice;
+use pointsman::config::{EppOptions, LogLevel};
+use pointsman::telemetry::logs;
 use std::future::Future;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
     let result = match cli::parse(std::env::args_os()) {
-        Invocation::Epp(options, notices) => {
-            notices.iter().for_each(|notice| eprintln!("pointsman: {}", notice.0));
-            Err(anyhow::anyhow!(
-                "the picker of pool {} cannot be started yet in this build",
-                options.pool_name
-            ))
-        }
+        Invocation::Epp(options, notices) => pick(*options, &notices),
         Invocation::Sim(args) => simulate(*args),
         Invocation::Say { text, to_stdout, code } => {
             if to_stdout {
@@ -52,4 +51,24 @@ fn simulate(args: pointsman::sim::SimArgs) -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async { Ok(pointsman::sim::run(args, stop_signal()?).await?) })
+}
+
+/// Runs the picker until it is told to stop.
+fn pick(options: EppOptions, notices: &[FlagNotice]) -> anyhow::Result<()> {
+    let _log = logs::init(level(options.log_level))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stop = stop_signal()?;
+        App::build(options, notices).await?.run(stop).await
+    })
+}
+
+fn level(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
 }
