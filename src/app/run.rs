@@ -195,7 +195,7 @@ impl Parts {
         tracing: Tracing,
     ) -> anyhow::Result<Self> {
         let health = Arc::new(HealthTracker::new(clock.clone()));
-        let requests = RequestMetrics::new(&metrics, false);
+        let requests = RequestMetrics::new(&metrics);
         let layer = datalayer::Options {
             period: options.poll_interval,
             staleness_threshold: options.staleness,
