@@ -10,6 +10,8 @@ mod lexer;
 mod number;
 mod string;
 mod structure;
+#[cfg(test)]
+mod tests;
 
 pub use lexer::Lexer;
 pub(super) use structure::{Hashed, Members, Structure, mix};
