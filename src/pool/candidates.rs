@@ -84,10 +84,11 @@ impl Candidates {
             attributes: Attributes::default(),
             snapshot,
         };
+        let pool = Arc::clone(&frozen.snapshot);
         for row in rows {
-            let Some(endpoint) = frozen.snapshot.endpoints.get(row as usize).cloned() else { continue };
+            let Some(endpoint) = pool.endpoints.get(row as usize) else { continue };
             frozen.rows.push(row);
-            frozen.push(&endpoint, columns);
+            frozen.push(endpoint, columns);
         }
         frozen
     }

@@ -14,4 +14,5 @@ mod envoy_scale;
 mod image_root;
 mod layering;
 mod sim;
+mod spread;
 mod support;

@@ -28,7 +28,9 @@ use crate::plugin::{
     ProduceError, Roles, Stability, StateStore,
 };
 use crate::pool::{AttributeId, Candidates, Columns, PoolSnapshot, Position};
-use crate::request::{InferenceRequest, Prompt};
+use crate::request::{BYTES_PER_TOKEN, InferenceRequest, Prompt};
+use crate::telemetry::names;
+use metrics::{Gauge, Histogram};
 use serde::Deserialize;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -133,6 +135,47 @@ struct ApproxPrefixCache {
     space: Space,
     seen: Arc<SeenGeneration>,
     matches: AttributeId<PrefixMatches>,
+    series: Series,
+}
+
+/// What this producer reports, as handles that were resolved once.
+struct Series {
+    blocks: Gauge,
+    entries: Gauge,
+    bytes: Gauge,
+    hit_ratio: Histogram,
+    hit_bytes: Histogram,
+}
+
+impl Series {
+    fn new(plugin: &str) -> Self {
+        let labels = || [("plugin_name", plugin.to_owned()), ("plugin_type", TYPE.name.to_owned())];
+        Self {
+            blocks: metrics::gauge!(names::PREFIX_SIZE, &labels()),
+            entries: metrics::gauge!(names::PREFIX_ENTRIES),
+            bytes: metrics::gauge!(names::PREFIX_BYTES),
+            hit_ratio: metrics::histogram!(names::PREFIX_HIT_RATIO, &labels()),
+            hit_bytes: metrics::histogram!(names::PREFIX_HIT_BYTES, &labels()),
+        }
+    }
+
+    fn size(&self, index: &PrefixIndex) {
+        let size = index.size();
+        #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
+        for (gauge, value) in
+            [(&self.blocks, size.blocks), (&self.entries, size.entries), (&self.bytes, size.bytes)]
+        {
+            gauge.set(value as f64);
+        }
+    }
+
+    fn hit(&self, matches: &PrefixMatches, target: Position) {
+        if matches.total_blocks > 0 {
+            let tokens = f64::from(matches.matched(target)) * f64::from(matches.block_tokens);
+            self.hit_ratio.record(matches.ratio(target));
+            self.hit_bytes.record(tokens * BYTES_PER_TOKEN as f64);
+        }
+    }
 }
 
 /// The last snapshot whose endpoints the index was compared with.
@@ -157,6 +200,7 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
         space: Space(xxh64(ctx.name.as_bytes(), 0)),
         seen: ctx.state.get_or_insert(ctx.name, 0, SeenGeneration::default),
         matches: ctx.produces(PrefixMatches::KIND),
+        series: Series::new(ctx.name),
     });
     Ok(Roles {
         producer: Some(Arc::clone(&producer) as Arc<dyn DataProducer>),
@@ -221,11 +265,13 @@ impl PreRequest for ApproxPrefixCache {
     fn before_send(&self, departure: &Departure<'_>, _: &mut HeaderEdits) {
         let Some(matches) = departure.candidates.attributes.get(self.matches) else { return };
         let primary = departure.outcome.primary.first();
+        self.series.hit(matches, primary);
         self.record(departure.candidates, matches, primary);
         let prefill = departure.outcome.runs.get(PREFILL_PROFILE).map(|run| run.targets.first());
         if let Some(prefill) = prefill.filter(|p| *p != primary) {
             self.record(departure.candidates, matches, prefill);
         }
+        self.series.size(&self.index);
     }
 }
 

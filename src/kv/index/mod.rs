@@ -91,6 +91,17 @@ pub struct IndexDelta<'a> {
     pub change: IndexChange<'a>,
 }
 
+/// How large the index is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IndexSize {
+    /// Pairs of block and endpoint.
+    pub entries: usize,
+    /// Distinct blocks.
+    pub blocks: usize,
+    /// Bytes charged for them.
+    pub bytes: usize,
+}
+
 /// What is in the index, and what went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IndexStats {
@@ -219,12 +230,22 @@ impl PrefixIndex {
         self.purge_some();
     }
 
-    /// Sizes and counts.
-    pub fn stats(&self) -> IndexStats {
-        IndexStats {
+    /// How large it is, without any lock.
+    pub fn size(&self) -> IndexSize {
+        IndexSize {
             entries: self.entries.load(Relaxed),
             blocks: self.blocks.load(Relaxed).max(0).cast_unsigned(),
             bytes: self.charged(),
+        }
+    }
+
+    /// Sizes and counts.
+    pub fn stats(&self) -> IndexStats {
+        let IndexSize { entries, blocks, bytes } = self.size();
+        IndexStats {
+            entries,
+            blocks,
+            bytes,
             max_bytes: self.max_bytes,
             owners: self.owners.read().iter().count(),
             evicted: self.evicted.load(Relaxed),

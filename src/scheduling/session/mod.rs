@@ -14,8 +14,10 @@ use crate::plugin::{
 };
 use crate::pool::{Candidates, Position};
 use crate::request::{InferenceRequest, names};
+use crate::telemetry::names as series;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use metrics::Counter;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +86,8 @@ pub(super) struct Affinity {
     binding: Binding,
     profile: Option<String>,
     clock: Clock,
+    hits: Counter,
+    misses: Counter,
 }
 
 const DEFAULT_TTL: Duration = Duration::from_secs(300);
@@ -106,7 +110,9 @@ impl Affinity {
             }
         };
         let profile = Some(written.profile_name).filter(|name| !name.is_empty());
-        Ok(Arc::new(Self { binding, profile, clock: ctx.clock.clone() }))
+        let (hits, misses) =
+            (metrics::counter!(series::SESSION_HITS), metrics::counter!(series::SESSION_MISSES));
+        Ok(Arc::new(Self { binding, profile, clock: ctx.clock.clone(), hits, misses }))
     }
 
     /// The hooks that keep the binding.
@@ -121,8 +127,19 @@ impl Affinity {
         }
     }
 
-    /// Where in `shortlist` the endpoint stands that the request's session is bound to.
+    /// Where in `shortlist` the endpoint stands that the request's session is bound to. Counts a hit or a miss.
     pub(super) fn pinned(
+        &self,
+        request: &InferenceRequest,
+        candidates: &Candidates,
+        shortlist: &Shortlist,
+    ) -> Option<usize> {
+        let found = self.find(request, candidates, shortlist);
+        if found.is_some() { &self.hits } else { &self.misses }.increment(1);
+        found
+    }
+
+    fn find(
         &self,
         request: &InferenceRequest,
         candidates: &Candidates,

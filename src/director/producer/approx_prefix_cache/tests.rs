@@ -20,6 +20,7 @@ impl Bench {
             space: Space(1),
             seen: Arc::default(),
             matches: fixture.attribute(PrefixMatches::KIND, TYPE.name),
+            series: Series::new("test"),
         };
         fixture.resize(3);
         Self { fixture, producer }
