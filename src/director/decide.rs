@@ -10,6 +10,7 @@ use crate::plugin::{AdmissionView, Departure, HeaderEdits, SchedulingOutcome};
 use crate::pool::{Candidates, PoolSnapshot};
 use crate::request::parser::Intake;
 use crate::request::{Headers, InferenceRequest, ParseError};
+use crate::telemetry::requests::DecisionResult;
 use crate::telemetry::traces::RequestSpan;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -88,7 +89,8 @@ impl Director {
     ) -> Result<(Candidates, SchedulingOutcome), RouteError> {
         self.admit(plan, &pool, request)?;
         let now = self.services.clock.now();
-        let rows = gather(&pool, subset, &self.services.health, now)?;
+        let rows = gather(&pool, subset, &self.services.health, now)
+            .inspect_err(|_e| self.services.requests.considered(0, 0, 0, DecisionResult::NoPods))?;
         self.check_model(&pool, &rows, request)?;
         let mut candidates = Candidates::freeze(pool, rows, plan.columns, now);
         for (name, producer) in &plan.producers {
@@ -146,6 +148,10 @@ impl Director {
             chosen.map(|e| (&e.key, e.address.port)),
             &request.target_model,
         );
+        let result = if outcome.is_some() { DecisionResult::Success } else { DecisionResult::FilteredOut };
+        let primary = outcome.and_then(|o| o.runs.get(&o.primary_profile));
+        let scored = primary.map_or(0, |run| run.decision.shortlist.len());
+        self.services.requests.considered(candidates.len(), candidates.len() - scored, scored, result);
     }
 
     /// Reserves, asks the hooks, and makes the route.

@@ -1,7 +1,8 @@
 //! What the edge counts. Handles are resolved once, so that a request pays an atomic and no lookup.
 
 use crate::telemetry::names::{
-    BLIND, CONTROL_HEADERS_REMOVED, STREAM_DURATION, STREAMS_IN_FLIGHT, STREAMS_OPEN, STREAMS_TOTAL,
+    BLIND, CONTROL_HEADERS_REMOVED, REQUEST_PROCESSING, RESPONSE_PROCESSING, STREAM_DURATION,
+    STREAMS_IN_FLIGHT, STREAMS_OPEN, STREAMS_TOTAL,
 };
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,8 @@ pub struct Meters {
     control_headers_removed: Counter,
     ended_ok: Counter,
     streams: Option<(Gauge, Histogram)>,
+    request_busy: Histogram,
+    response_busy: Histogram,
     blindness_was_said: AtomicBool,
 }
 
@@ -24,6 +27,8 @@ impl Meters {
             control_headers_removed: counter!(CONTROL_HEADERS_REMOVED),
             ended_ok: counter!(STREAMS_TOTAL, "code" => "OK"),
             streams: stream_metrics.then(|| (gauge!(STREAMS_IN_FLIGHT), histogram!(STREAM_DURATION))),
+            request_busy: histogram!(REQUEST_PROCESSING),
+            response_busy: histogram!(RESPONSE_PROCESSING),
             blindness_was_said: AtomicBool::new(false),
         }
     }
@@ -45,6 +50,14 @@ impl Meters {
         match code {
             None => self.ended_ok.increment(1),
             Some(code) => counter!(STREAMS_TOTAL, "code" => code).increment(1),
+        }
+    }
+
+    /// Time that the picker itself spent on the two paths of a request; a response may never have come.
+    pub(super) fn busy(&self, request: Duration, response: Option<Duration>) {
+        self.request_busy.record(request.as_secs_f64());
+        if let Some(response) = response {
+            self.response_busy.record(response.as_secs_f64());
         }
     }
 

@@ -3,12 +3,14 @@
 use super::exchange::{Exchange, OutOfOrder, Step};
 use super::service::Shared;
 use crate::director::{RouteError, Router};
-use crate::proto::ext_proc::{ProcessingRequest, ProcessingResponse};
+use crate::proto::ext_proc::{Event, ProcessingRequest, ProcessingResponse, Reply};
+use crate::telemetry::logs;
 use futures::Stream;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 use tonic::{Code, Status, Streaming};
 
@@ -26,6 +28,26 @@ pub struct Replies<D: Router> {
     inbound_ended: bool,
     opened: std::time::Instant,
     code: Option<&'static str>,
+    busy: Busy,
+}
+
+/// Time that the picker itself spent on a stream, waiting excluded.
+#[derive(Default)]
+struct Busy {
+    request: Duration,
+    response: Option<Duration>,
+    /// Whether the reply to the request's body was spoken of.
+    routed: bool,
+}
+
+impl Busy {
+    fn on_message(&mut self, spent: Duration, of_response: bool) {
+        if of_response {
+            *self.response.get_or_insert_default() += spent;
+        } else {
+            self.request += spent;
+        }
+    }
 }
 
 impl<D: Router> std::fmt::Debug for Replies<D> {
@@ -51,6 +73,18 @@ impl<D: Router> Replies<D> {
             inbound_ended: false,
             opened: std::time::Instant::now(),
             code: None,
+            busy: Busy::default(),
+        }
+    }
+
+    /// The lines that tools look for at debug level.
+    fn speak_of(&mut self, reply: &ProcessingResponse) {
+        match &reply.response {
+            Some(Reply::RequestBody(_)) if !std::mem::replace(&mut self.busy.routed, true) => {
+                tracing::debug!("{}", logs::SENT_REQUEST_BODY);
+            }
+            Some(Reply::ResponseBody(_)) => tracing::debug!("{}", logs::SENT_RESPONSE_BODY),
+            _ => {}
         }
     }
 
@@ -72,7 +106,10 @@ impl<D: Router> Replies<D> {
             self.decision = None;
         }
         let Some(decision) = &mut self.decision else { return false };
-        let Poll::Ready(decided) = decision.as_mut().poll(cx) else { return false };
+        let began = self.shared.clock.now();
+        let polled = decision.as_mut().poll(cx);
+        self.busy.request += self.shared.clock.now().since(began);
+        let Poll::Ready(decided) = polled else { return false };
         self.decision = None;
         let step = self.exchange.on_routed(decided);
         self.follow(step);
@@ -93,7 +130,10 @@ impl<D: Router> Replies<D> {
         match Pin::new(&mut self.inbound).poll_next(cx) {
             Poll::Pending => false,
             Poll::Ready(Some(Ok(message))) => {
-                let step = self.exchange.on_message(message, self.shared.clock.now());
+                let of_response = of_response(&message);
+                let began = self.shared.clock.now();
+                let step = self.exchange.on_message(message, began);
+                self.busy.on_message(self.shared.clock.now().since(began), of_response);
                 self.follow(step);
                 true
             }
@@ -151,6 +191,7 @@ impl<D: Router> Stream for Replies<D> {
         let this = self.get_mut();
         loop {
             if let Some(reply) = this.exchange.pull() {
+                this.speak_of(&reply);
                 return Poll::Ready(Some(Ok(reply)));
             }
             match &mut this.over {
@@ -173,7 +214,19 @@ impl<D: Router> Drop for Replies<D> {
     fn drop(&mut self) {
         self.exchange.on_closed();
         self.shared.meters.stream_ended(self.code, self.opened.elapsed());
+        self.shared.meters.busy(self.busy.request, self.busy.response);
     }
+}
+
+/// Whether a message belongs to the response; the first one of a request is spoken of.
+fn of_response(message: &ProcessingRequest) -> bool {
+    if matches!(message.request, Some(Event::RequestHeaders(_))) {
+        tracing::debug!("{}", logs::RECEIVED_REQUEST);
+    }
+    matches!(
+        message.request,
+        Some(Event::ResponseHeaders(_) | Event::ResponseBody(_) | Event::ResponseTrailers(_))
+    )
 }
 
 fn out_of_order(problem: OutOfOrder) -> Status {

@@ -10,6 +10,7 @@ mod request_control;
 mod scheduling;
 mod score;
 mod state;
+mod timed;
 
 pub use build::{AttributeNeed, AttributeTable, BuildContext, BuildError, PluginType, Registry, Stability};
 pub use data::{
@@ -25,6 +26,7 @@ pub use scheduling::{
 };
 pub use score::{Score, Scores};
 pub use state::StateStore;
+pub use timed::timed;
 
 use crate::request::ParserKind;
 use std::sync::Arc;

@@ -60,8 +60,6 @@ struct Inner {
 struct Plain {
     attempts: Counter,
     scheduler: Histogram,
-    request_processing: Histogram,
-    response_processing: Histogram,
     decisions: [Counter; 3],
     candidates: Counter,
     filtered: Counter,
@@ -75,8 +73,6 @@ impl Plain {
         Self {
             attempts: m.counter(names::ATTEMPTS, &[]),
             scheduler: m.histogram(names::SCHEDULER_E2E, &[]),
-            request_processing: m.histogram(names::REQUEST_PROCESSING, &[]),
-            response_processing: m.histogram(names::RESPONSE_PROCESSING, &[]),
             decisions: ["success", "no_pods", "filtered_out"].map(decision),
             candidates: m.counter(names::CANDIDATES, &[]),
             filtered: m.counter(names::FILTERED, &[]),
@@ -246,14 +242,6 @@ impl RequestMetrics {
         self.0.metrics.value(names::STREAMS_OPEN).unwrap_or(0.0).max(0.0) as u64
     }
 
-    /// Time that the picker itself spent on the request path.
-    pub fn request_processing(&self, took: Duration) {
-        self.0.plain.request_processing.record(took.as_secs_f64());
-    }
-    /// Time that the picker itself spent on the response path.
-    pub fn response_processing(&self, took: Duration) {
-        self.0.plain.response_processing.record(took.as_secs_f64());
-    }
     /// No endpoint lists the model of a request.
     pub fn unknown_model(&self) {
         self.0.plain.unknown_model.increment(1);

@@ -167,8 +167,6 @@ fn all_that_is_counted_here_stands_in_the_table() {
     requests.rewritten("rule", "m", "t");
     requests.unknown_model();
     requests.ended(Ending::Protocol);
-    requests.request_processing(Duration::from_millis(1));
-    requests.response_processing(Duration::from_millis(1));
     requests.series("m", "t", "f", 1).failed("ModelServerError");
     assert!(handle.unlisted().is_empty());
     assert_lines(

@@ -4,7 +4,7 @@ use super::Inputs;
 use crate::config::{Findings, Place, PluginSpec, Reference, hint};
 use crate::plugin::{
     AttributeNeed, AttributeTable, BuildContext, BuildError, DataProducer, PreRequest, ResponseHook, Roles,
-    Stability,
+    Stability, timed,
 };
 use std::sync::Arc;
 
@@ -90,6 +90,7 @@ impl<'a> Workshop<'a> {
             self.tell_refusal(spec, &error);
             Roles::default()
         });
+        let roles = timed(roles, row.name, &name);
         let (place, path) = (spec.place, spec.path.clone());
         self.instances.push(Instance { name, plugin_type: row.name, roles, place, path, sound, used: false });
     }
