@@ -198,8 +198,6 @@ fn gauges(pages: &Pages) {
         (names::CONFIG_GENERATION, state.config_generation),
         (names::DRAINING, u64::from(state.draining)),
         (names::BUFFERED_BYTES, state.buffered_bytes),
-        (names::PREFIX_ENTRIES, state.prefix_index.entries),
-        (names::PREFIX_BYTES, state.prefix_index.bytes),
     ] {
         pages.metrics.gauge(name, &[]).set(value as f64);
     }

@@ -4,6 +4,7 @@ use crate::clock::Moment;
 use crate::endpoint::{Endpoint, Reading, Sample};
 use crate::pool::PoolSnapshot;
 use crate::readiness::Readiness;
+use crate::telemetry::{MetricsHandle, names};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -68,6 +69,14 @@ pub struct PrefixIndexState {
     pub bytes: u64,
     /// Cap on it.
     pub bytes_limit: u64,
+}
+
+impl PrefixIndexState {
+    /// As the index itself reports it in `metrics`.
+    pub fn of(metrics: &MetricsHandle, bytes_limit: u64) -> Self {
+        let value = |name| metrics.value(name).unwrap_or(0.0).max(0.0) as u64;
+        Self { entries: value(names::PREFIX_ENTRIES), bytes: value(names::PREFIX_BYTES), bytes_limit }
+    }
 }
 
 /// A pool at one moment.
@@ -209,6 +218,14 @@ mod tests {
     use crate::endpoint::{EndpointKey, Labels};
     use crate::pool::{EndpointSpec, PoolEvent, PoolIndex, PoolSpec};
     use std::time::Duration;
+
+    #[test]
+    fn the_size_of_the_index_is_what_it_reports() {
+        let metrics = MetricsHandle::detached(false);
+        metrics.gauge(names::PREFIX_BYTES, &[]).set(2048.0);
+        let state = PrefixIndexState::of(&metrics, 4096);
+        assert_eq!((state.entries, state.bytes, state.bytes_limit), (0, 2048, 4096));
+    }
 
     #[test]
     fn an_endpoint_shows_its_numbers_with_their_age() {
