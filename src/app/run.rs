@@ -86,7 +86,7 @@ impl App {
         let pages = Pages {
             metrics: parts.metrics.clone(),
             readiness: readiness.clone(),
-            state: Arc::new(page.with_streams(parts.requests.clone())),
+            state: Arc::new(page.with_metrics(parts.requests.clone(), options.prefix_index_bytes)),
         };
         let access = DebugAccess::new(options.listen.admin.address, options.listen.admin.token_file.clone())?;
         let admin = AdminServer::start(options.listen.socket(options.listen.metrics_port), &access, pages)?;

@@ -22,6 +22,7 @@ pub(super) struct PickerState {
     data: DataStatus,
     health: Arc<HealthTracker>,
     requests: Option<RequestMetrics>,
+    prefix_index_limit: usize,
 }
 
 impl PickerState {
@@ -42,11 +43,14 @@ impl PickerState {
             data,
             health: Arc::clone(health),
             requests: None,
+            prefix_index_limit: 0,
         }
     }
 
-    pub(super) fn with_streams(mut self, requests: RequestMetrics) -> Self {
+    /// Adds what is read from the metrics: open streams and the size of the prefix index.
+    pub(super) fn with_metrics(mut self, requests: RequestMetrics, prefix_index_limit: usize) -> Self {
         self.requests = Some(requests);
+        self.prefix_index_limit = prefix_index_limit;
         self
     }
 
@@ -66,7 +70,9 @@ impl StateSource for PickerState {
             streams_open: self.requests.as_ref().map_or(0, RequestMetrics::open_streams),
             buffered_bytes: self.budget.used() as u64,
             buffered_bytes_limit: self.budget.limit() as u64,
-            prefix_index: PrefixIndexState::default(),
+            prefix_index: self.requests.as_ref().map_or_else(PrefixIndexState::default, |requests| {
+                PrefixIndexState::of(requests.handle(), self.prefix_index_limit as u64)
+            }),
             pool: PoolState::new(&snapshot, now, |endpoint| self.suspicion(endpoint)),
             data_layer: data,
             ..State::of_process(&self.readiness)

@@ -237,6 +237,11 @@ impl RequestMetrics {
         }
     }
 
+    /// The metrics that these belong to.
+    pub fn handle(&self) -> &MetricsHandle {
+        &self.0.metrics
+    }
+
     /// Streams that are open now, as the edge counts them.
     pub fn open_streams(&self) -> u64 {
         self.0.metrics.value(names::STREAMS_OPEN).unwrap_or(0.0).max(0.0) as u64
