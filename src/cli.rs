@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use pointsman::config::EppOptions;
 use pointsman::config::flags::{self, FlagNotice, FlagOutcome};
+use pointsman::demo::DemoArgs;
 use pointsman::sim::SimArgs;
 use std::ffi::OsString;
 use std::path::Path;
@@ -28,6 +29,8 @@ enum Command {
     },
     /// An engine that clients and pickers take for vLLM, without a GPU
     Sim(Box<SimArgs>),
+    /// Engines, picker and a real Envoy on this machine: round robin against Pointsman
+    Demo(Box<DemoArgs>),
 }
 
 /// What a command line asks for.
@@ -37,6 +40,8 @@ pub enum Invocation {
     Epp(Box<EppOptions>, Vec<FlagNotice>),
     /// To run a simulated engine.
     Sim(Box<SimArgs>),
+    /// To run the demo.
+    Demo(Box<DemoArgs>),
     /// To say something and end: help, the version, or what is wrong with the command line.
     Say {
         /// The text, with its line ends.
@@ -65,6 +70,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Invocation {
     match Cli::try_parse_from(args) {
         Ok(Cli { command: Command::Epp { args } }) => picker(&args),
         Ok(Cli { command: Command::Sim(args) }) => Invocation::Sim(args),
+        Ok(Cli { command: Command::Demo(args) }) => Invocation::Demo(args),
         Err(error) => Invocation::Say {
             text: error.render().to_string(),
             to_stdout: !error.use_stderr(),

@@ -18,6 +18,7 @@ pub mod app;
 pub mod clock;
 pub mod config;
 pub mod datalayer;
+pub mod demo;
 pub mod director;
 pub mod discovery;
 pub mod endpoint;

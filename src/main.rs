@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     let result = match cli::parse(std::env::args_os()) {
         Invocation::Epp(options, notices) => pick(*options, &notices),
         Invocation::Sim(args) => simulate(*args),
+        Invocation::Demo(args) => demonstrate(*args),
         Invocation::Say { text, to_stdout, code } => {
             if to_stdout {
                 print!("{text}");
@@ -71,4 +72,10 @@ fn level(level: LogLevel) -> LevelFilter {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     }
+}
+
+/// Runs the demo until it is done or interrupted.
+fn demonstrate(args: pointsman::demo::DemoArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async { Ok(pointsman::demo::run(args, stop_signal()?).await?) })
 }
