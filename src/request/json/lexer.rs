@@ -2,7 +2,7 @@
 
 use super::key::KeyBuffer;
 use super::number::Place;
-use super::string::{Escape, Step, Stop, Utf8, plain_run};
+use super::string::{DENSE, Escape, NEAR, Step, Stop, Utf8, dense_run, plain_run};
 use super::{Container, Literal, MAX_DEPTH, MAX_NUMBER, Problem, Sink};
 
 /// What may come next.
@@ -211,6 +211,14 @@ impl Lexer {
 
     fn string<S: Sink>(&mut self, bytes: &[u8], at: usize, sink: &mut S) -> Next {
         let (len, stop) = plain_run(&bytes[at..]);
+        if stop == Stop::Backslash && len < NEAR && self.utf8.idle() {
+            let mut scratch = [0; DENSE];
+            let (len, taken) = dense_run(&bytes[at..], &mut scratch);
+            if taken > 0 {
+                self.piece(&scratch[..len], sink);
+                return Ok(at + taken);
+            }
+        }
         let end = at + len;
         let run = &bytes[at..end];
         self.utf8.check(run, self.base + at, stop != Stop::Chunk)?;
@@ -268,6 +276,9 @@ impl Lexer {
         while let Some(next) = bytes.get(at).and_then(|b| place.next(*b)) {
             place = next;
             at += 1;
+            if place == Place::Whole {
+                at += bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+            }
         }
         let known = self.number.len();
         if known + (at - start) > MAX_NUMBER {

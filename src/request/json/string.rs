@@ -14,7 +14,7 @@ pub(super) enum Stop {
 }
 
 /// Bytes that are searched without the set-up cost of a wide search: texts full of escapes have short runs.
-const NEAR: usize = 16;
+pub(super) const NEAR: usize = 16;
 
 /// The length of the plain run at the start of `bytes`, and what ends it.
 pub(super) fn plain_run(bytes: &[u8]) -> (usize, Stop) {
@@ -28,6 +28,46 @@ pub(super) fn plain_run(bytes: &[u8]) -> (usize, Stop) {
         Some(at) => (at, Stop::Backslash),
         None => (bytes.len(), Stop::Chunk),
     }
+}
+
+/// Room for what [`dense_run`] unescapes at once.
+pub(super) const DENSE: usize = 256;
+/// Bytes without an escape after which a text is not full of them.
+const SPARSE: usize = 48;
+
+/// Unescapes the start of `bytes`, ASCII text full of escapes, into `out`: bytes written and bytes taken. It stops before
+/// all that needs a closer look: a quote, bytes that are not plain ASCII, surrogates, escapes that are wrong or cut.
+pub(super) fn dense_run(bytes: &[u8], out: &mut [u8; DENSE]) -> (usize, usize) {
+    let (mut len, mut at, mut plain) = (0, 0, 0);
+    // A character has at most three bytes here.
+    while len + 3 <= DENSE && plain < SPARSE {
+        let Some(byte) = bytes.get(at) else { break };
+        match *byte {
+            b'\\' => {
+                let Some((c, taken)) = whole_escape(&bytes[at + 1..]) else { break };
+                len += c.encode_utf8(&mut out[len..]).len();
+                at += 1 + taken;
+                plain = 0;
+            }
+            b'"' | 0..0x20 | 0x80.. => break,
+            byte => {
+                out[len] = byte;
+                (len, at, plain) = (len + 1, at + 1, plain + 1);
+            }
+        }
+    }
+    (len, at)
+}
+
+/// The character that the bytes after a backslash stand for, and how many they are.
+fn whole_escape(rest: &[u8]) -> Option<(char, usize)> {
+    let first = *rest.first()?;
+    if first != b'u' {
+        return simple(first).map(|c| (c, 1));
+    }
+    let digit = |value: u32, byte: &u8| Some(value << 4 | (*byte as char).to_digit(16)?);
+    let value = rest.get(1..5)?.iter().try_fold(0, digit)?;
+    char::from_u32(value).map(|c| (c, 5))
 }
 
 /// What a plain run holds besides ASCII from 0x20 on.
@@ -60,6 +100,11 @@ const BAD_UTF8: &str = "text is not valid UTF-8";
 const CONTROL: &str = "a control character stands unescaped in a string";
 
 impl Utf8 {
+    /// Whether no character is cut.
+    pub(super) fn idle(&self) -> bool {
+        self.len == 0
+    }
+
     /// Checks a plain run that starts at `offset`. `ends` is false when the run goes on in the next chunk.
     pub(super) fn check(&mut self, run: &[u8], offset: usize, ends: bool) -> Result<(), Problem> {
         let done = self.complete(run)?;
