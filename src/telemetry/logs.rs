@@ -182,7 +182,8 @@ impl Fields {
 
 fn cut(mut text: String) -> String {
     if text.len() > MAX_FIELD_BYTES {
-        text.truncate(text.floor_char_boundary(MAX_FIELD_BYTES));
+        let end = (0..=MAX_FIELD_BYTES).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
         text.push('…');
     }
     text

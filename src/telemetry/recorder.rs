@@ -48,9 +48,12 @@ impl std::fmt::Debug for MetricsHandle {
     }
 }
 
+/// The series of one histogram family by their labels.
+type HistogramSeries = BTreeMap<Vec<(String, String)>, Arc<FixedHistogram>>;
+
 struct Registry {
     plain: PrometheusRecorder,
-    histograms: RwLock<BTreeMap<String, BTreeMap<Vec<(String, String)>, Arc<FixedHistogram>>>>,
+    histograms: RwLock<BTreeMap<String, HistogramSeries>>,
     families: HashMap<&'static str, &'static Family>,
     legacy: bool,
     /// Gauges without labels, to be read back.
