@@ -21,5 +21,5 @@ pub use options::{
     AdminOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, OverBudget, TlsOptions,
     TracingOptions,
 };
-pub use resolve::{DEFAULT_DOCUMENT, Loaded, Resolved, resolve};
+pub use resolve::{DEFAULT_DOCUMENT, LATER, Loaded, Resolved, resolve};
 pub use suggest::hint;

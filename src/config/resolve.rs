@@ -217,7 +217,7 @@ fn unknown_type(plugin_type: &str, registry: &Registry) -> String {
 }
 
 /// Types of the reference that this release does not have.
-const LATER: &[&str] = &[
+pub const LATER: &[&str] = &[
     "agent-identity",
     "always-disagg-multimodal-decider",
     "always-disagg-pd-decider",
@@ -261,7 +261,6 @@ const LATER: &[&str] = &[
     "slo-headroom-tier-filter",
     "soft-reflective-ceiling-policy",
     "static-usage-limit-policy",
-    "token-load-scorer",
     "topology-affinity-filter",
     "topology-affinity-scorer",
     "topology-extractor",

@@ -115,3 +115,6 @@ pub fn assemble(loaded: &Loaded, inputs: &Inputs<'_>) -> Result<Assembled, Confi
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod shipped;

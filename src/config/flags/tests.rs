@@ -247,3 +247,13 @@ fn the_table_is_sound_and_the_help_shows_it() {
     assert_eq!(parse_with("-h", &[]), Ok(FlagOutcome::Help));
     assert_eq!(parse_with("--version", &[]), Ok(FlagOutcome::Version));
 }
+
+#[test]
+fn the_page_of_flags_is_that_of_the_table() {
+    let page = include_str!("../../../docs/flags.md");
+    for flag in all() {
+        let default = if flag.default.is_empty() { String::new() } else { format!("`{}`", flag.default) };
+        let row = format!("| `--{}` | {default} | {} |", flag.name, flag.help.replace('|', "\\|"));
+        assert!(page.contains(&row), "docs/flags.md lacks: {row}");
+    }
+}
