@@ -3,6 +3,7 @@
 //! `GenerateRequest`: 2 tokenized (1 original text, 2 input ids) or 3 text, 4 sampling params (8 max tokens), 5 stream.
 //! `EmbedRequest`: 2 tokenized. There is no model name.
 
+use super::inputs::MAX_IDS;
 use super::rope::Rope;
 use crate::request::protobuf::{Delimited, Fields, Frames};
 use crate::request::{Api, ParseError, Parsed, Prompt, SegmentKind, TextPrompt};
@@ -104,8 +105,8 @@ impl Fields for Request {
     fn varint(&mut self, path: &[u32], value: u64) {
         match (self.api, path) {
             (_, [2, 2]) => match u32::try_from(value) {
-                Ok(id) => self.ids.push(id),
-                Err(_) => self.bad_id = true,
+                Ok(id) if self.ids.len() < MAX_IDS => self.ids.push(id),
+                _ => self.bad_id = true,
             },
             (Api::VllmGrpcGenerate, [4, 8]) => self.cap = Some(u32::try_from(value).unwrap_or(u32::MAX)),
             (Api::VllmGrpcGenerate, [5]) => self.stream = value != 0,

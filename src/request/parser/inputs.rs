@@ -5,6 +5,8 @@ use crate::request::{Prompt, SegmentKind, TextPrompt};
 
 /// Most prompts of one request.
 const MAX_PROMPTS: usize = 16_384;
+/// Most token ids of one request: 32 MiB, and more than any model takes.
+pub(super) const MAX_IDS: usize = 8 << 20;
 
 /// What a field may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,8 @@ pub(super) type Said = Result<(), &'static str>;
 pub(super) struct Inputs {
     texts: Vec<TextPrompt>,
     ids: Vec<Vec<u32>>,
+    /// Ids in all lists.
+    known: usize,
     item: Option<Item>,
     rope: Rope,
 }
@@ -86,7 +90,11 @@ impl Inputs {
     pub(super) fn id(&mut self, raw: &[u8]) -> Said {
         let id = whole(raw).and_then(|id| u32::try_from(id).ok());
         let id = id.ok_or("a token id is not a whole number in 32 bits")?;
+        if self.known == MAX_IDS {
+            return Err("more token ids than can be kept");
+        }
         if let Some(list) = self.ids.last_mut() {
+            self.known += 1;
             list.push(id);
         }
         Ok(())

@@ -171,4 +171,7 @@ fn more_segments_than_can_be_kept_are_refused() {
     let body = format!(r#"{{"prompt":[{}""]}}"#, "\"\",".repeat(70_000));
     let refused = read(Api::Completions, &body).unwrap_err().to_string();
     assert!(refused.ends_with("more prompts than can be kept"), "{refused}");
+    let body = format!(r#"{{"prompt":[{}1]}}"#, "1,".repeat(8 << 20));
+    let refused = read(Api::Completions, &body).unwrap_err().to_string();
+    assert!(refused.ends_with("more token ids than can be kept"), "{refused}");
 }
