@@ -14,6 +14,8 @@ mod reply;
 pub mod server;
 mod service;
 mod stream;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 
 pub use exchange::{Limits, OverBudget};

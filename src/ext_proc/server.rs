@@ -225,3 +225,7 @@ impl AsyncWrite for Io {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -1,1 +1,6 @@
+//! The exchange, mode by mode.
 
+mod modes;
+mod orders;
+mod request;
+mod response;

@@ -1,0 +1,276 @@
+//! The service over real sockets.
+
+use super::*;
+use crate::clock::Clock;
+use crate::ext_proc::budget::Budget;
+use crate::ext_proc::testing::{
+    DESTINATION, Fake, Script, immediate, kinds, request_body, request_headers, set_header,
+};
+use crate::ext_proc::tls::TlsOptions;
+use crate::ext_proc::{ExtProc, Limits, Meters};
+use crate::proto::ext_proc::{PROCESS_PATH, ProcessingRequest, ProcessingResponse};
+use crate::request::names;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::{Stream, StreamExt, stream};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use std::convert::Infallible;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+type Outbound = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
+
+struct Running {
+    address: SocketAddr,
+    fake: Arc<Fake>,
+    budget: Arc<Budget>,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<io::Result<Drained>>,
+}
+
+async fn start(tls: Option<Tls>, max_message: usize, drain: Duration) -> Running {
+    let fake = Fake::new(Script { opaque: true, ..Script::default() });
+    let budget = Budget::new(1 << 30);
+    let (router, held) = (Arc::clone(&fake), Arc::clone(&budget));
+    let service =
+        ExtProc::new(router, Clock::system(), Limits::default(), held, Meters::new(false), max_message);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let shutdown = async {
+        let _either_way = stopped.await;
+    };
+    let serving = serve(listener, tls, Routes::new(service), Http2::default(), shutdown, drain);
+    Running { address, fake, budget, stop, serving: tokio::spawn(serving) }
+}
+
+async fn plain() -> Running {
+    start(None, 1 << 20, Duration::from_secs(5)).await
+}
+
+async fn connect(address: SocketAddr) -> SendRequest<Outbound> {
+    handshaken(TcpStream::connect(address).await.unwrap()).await
+}
+
+async fn handshaken(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> SendRequest<Outbound> {
+    let made = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await;
+    let (sender, connection) = made.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn framed(message: &ProcessingRequest) -> Bytes {
+    let mut frame = BytesMut::new();
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.encoded_len()).unwrap());
+    message.encode(&mut frame).unwrap();
+    frame.freeze()
+}
+
+/// One stream: these messages, and then open until dropped.
+fn call(messages: impl Stream<Item = ProcessingRequest> + Send + 'static) -> http::Request<Outbound> {
+    let frames = messages.map(|message| Ok(Frame::data(framed(&message)))).chain(stream::pending());
+    http::Request::post(format!("http://picker{PROCESS_PATH}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(StreamBody::new(frames).boxed_unsync())
+        .unwrap()
+}
+
+fn post() -> ProcessingRequest {
+    request_headers(&[(":method", "POST"), (":path", "/x")], false)
+}
+
+/// Reads `count` replies.
+async fn replies(body: &mut Incoming, count: usize) -> Vec<ProcessingResponse> {
+    let (mut buffer, mut out) = (BytesMut::new(), Vec::new());
+    while out.len() < count {
+        let frame = body.frame().await.expect("the stream ended").expect("the stream broke");
+        buffer.extend_from_slice(&frame.into_data().expect("trailers came too early"));
+        while buffer.len() >= 5 {
+            let size = u32::from_be_bytes([buffer[1], buffer[2], buffer[3], buffer[4]]) as usize;
+            if buffer.len() < 5 + size {
+                break;
+            }
+            let message = buffer.split_to(5 + size).split_off(5).freeze();
+            out.push(ProcessingResponse::decode(message).unwrap());
+        }
+    }
+    out
+}
+
+async fn good_exchange(sender: &mut SendRequest<Outbound>) {
+    let messages = stream::iter([post(), request_body("hello", true)]);
+    let response = sender.send_request(call(messages)).await.expect("the connection is gone");
+    let out = replies(&mut response.into_body(), 2).await;
+    assert_eq!(kinds(&out), ["request_headers", "request_body"]);
+    assert_eq!(set_header(&out[0], names::DESTINATION).as_deref(), Some(DESTINATION));
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+#[tokio::test]
+async fn ten_thousand_cancelled_requests_leave_the_connection_alive() {
+    let running = plain().await;
+    let mut sender = connect(running.address).await;
+    good_exchange(&mut sender).await;
+    for batch in 0..100 {
+        let open: Vec<_> = (0..100)
+            .map(|_| sender.send_request(call(stream::iter([post(), request_body([b'x'; 100], false)]))))
+            .collect();
+        if batch % 2 == 0 {
+            // Cancelled once the server works on them.
+            drop(futures::future::join_all(open).await);
+        } else {
+            // Cancelled at once, some before the server has seen them.
+            tokio::task::yield_now().await;
+            drop(open);
+        }
+    }
+    good_exchange(&mut sender).await;
+    drop(sender);
+    until("bytes stay counted", || running.budget.used() == 0).await;
+    let log = Arc::clone(&running.fake.log);
+    until("a route was not ended", || log.lock().endings.len() == 2).await;
+}
+
+#[tokio::test]
+async fn tls_by_default_and_only_h2() {
+    let running = start(Some(Tls::new(&TlsOptions::default()).unwrap()), 1 << 20, Duration::ZERO).await;
+    let mut config =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer))
+            .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let tcp = TcpStream::connect(running.address).await.unwrap();
+    let stream = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    good_exchange(&mut handshaken(stream).await).await;
+}
+
+#[tokio::test]
+async fn a_client_without_tls_harms_nobody() {
+    let running = start(Some(Tls::new(&TlsOptions::default()).unwrap()), 1 << 20, Duration::ZERO).await;
+    let sender = connect(running.address).await;
+    until("the connection stays open", || sender.is_closed()).await;
+    assert!(!running.serving.is_finished());
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_is_answered_with_413() {
+    let running = start(None, 1000, Duration::ZERO).await;
+    let mut sender = connect(running.address).await;
+    let messages = stream::iter([post(), request_body([b'x'; 2000], false)]);
+    let response = sender.send_request(call(messages)).await.unwrap();
+    let out = replies(&mut response.into_body(), 1).await;
+    assert_eq!(immediate(&out).status.unwrap().code, 413);
+    good_exchange(&mut sender).await;
+}
+
+#[tokio::test]
+async fn messages_out_of_order_end_the_stream_with_invalid_argument() {
+    let running = plain().await;
+    let mut sender = connect(running.address).await;
+    let response = sender.send_request(call(stream::iter([request_body("x", true)]))).await.unwrap();
+    let mut body = response.into_body();
+    let trailers = body.frame().await.unwrap().unwrap().into_trailers().expect("a reply came");
+    assert_eq!(trailers["grpc-status"], "3");
+    assert!(trailers["grpc-message"].to_str().unwrap().contains("request_body"));
+}
+
+#[tokio::test]
+async fn draining_lets_open_streams_finish_and_takes_no_new_connection() {
+    let running = plain().await;
+    let mut sender = connect(running.address).await;
+    let (more, rest) = futures::channel::mpsc::unbounded();
+    let response = sender.send_request(call(stream::iter([post()]).chain(rest))).await.unwrap();
+    running.stop.send(()).unwrap();
+    let address = running.address;
+    until("the port is still open", || std::net::TcpStream::connect(address).is_err()).await;
+    assert!(!running.serving.is_finished());
+    more.unbounded_send(request_body("x", true)).unwrap();
+    let mut body = response.into_body();
+    assert_eq!(kinds(&replies(&mut body, 2).await), ["request_headers", "request_body"]);
+    drop((body, more, sender));
+    assert_eq!(running.serving.await.unwrap().unwrap(), Drained::Whole);
+}
+
+#[tokio::test]
+async fn the_drain_timeout_cuts_off_what_does_not_finish() {
+    let running = start(None, 1 << 20, Duration::from_millis(20)).await;
+    let mut sender = connect(running.address).await;
+    let _open = sender.send_request(call(stream::iter([post()]))).await.unwrap();
+    running.stop.send(()).unwrap();
+    assert_eq!(running.serving.await.unwrap().unwrap(), Drained::CutOff);
+}
+
+#[tokio::test]
+async fn a_client_that_says_all_at_once_and_closes_its_side_gets_its_replies_and_gzip_is_taken() {
+    use tonic::codec::CompressionEncoding;
+    let running = plain().await;
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", running.address)).unwrap();
+    let channel = endpoint.connect().await.unwrap();
+    let mut client = tonic::client::Grpc::new(channel).send_compressed(CompressionEncoding::Gzip);
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<ProcessingRequest, ProcessingResponse>::default();
+    let messages = stream::iter([post(), request_body([b'x'; 5000], true)]);
+    let path = http::uri::PathAndQuery::from_static(PROCESS_PATH);
+    let response = client.streaming(tonic::Request::new(messages), path, codec).await.unwrap();
+    let out: Vec<_> = response.into_inner().map(|reply| reply.unwrap()).collect().await;
+    assert_eq!(kinds(&out), ["request_headers", "request_body"]);
+    let log = Arc::clone(&running.fake.log);
+    until("the route was not ended", || log.lock().endings.len() == 1).await;
+}
+
+/// Takes any certificate, as proxies do with the picker's.
+#[derive(Debug)]
+struct AnyServer;
+
+impl rustls::client::danger::ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &rustls_pki_types::CertificateDer<'_>,
+        _intermediates: &[rustls_pki_types::CertificateDer<'_>],
+        _server_name: &rustls_pki_types::ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: rustls_pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &rustls_pki_types::CertificateDer<'_>,
+        _signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &rustls_pki_types::CertificateDer<'_>,
+        _signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
