@@ -17,11 +17,11 @@ use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
-use std::convert::Infallible;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-type Outbound = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
+type Outbound = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
 
 struct Running {
     address: SocketAddr,
@@ -56,9 +56,18 @@ async fn connect(address: SocketAddr) -> SendRequest<Outbound> {
 }
 
 async fn handshaken(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> SendRequest<Outbound> {
-    let made = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await;
+    // Proxies remember the streams that they reset, so that what still comes for them is no error.
+    let made = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .max_concurrent_reset_streams(20_000)
+        .handshake(TokioIo::new(io))
+        .await;
     let (sender, connection) = made.unwrap();
-    tokio::spawn(connection);
+    tokio::spawn(async move {
+        if let Err(problem) = connection.await {
+            // Shown when the test that it belongs to fails.
+            println!("the connection ended: {problem:?}");
+        }
+    });
     sender
 }
 
@@ -70,14 +79,22 @@ fn framed(message: &ProcessingRequest) -> Bytes {
     frame.freeze()
 }
 
-/// One stream: these messages, and then open until dropped.
-fn call(messages: impl Stream<Item = ProcessingRequest> + Send + 'static) -> http::Request<Outbound> {
-    let frames = messages.map(|message| Ok(Frame::data(framed(&message)))).chain(stream::pending());
-    http::Request::post(format!("http://picker{PROCESS_PATH}"))
+/// One stream: these messages; then it stays open until the guard is dropped, which resets it.
+fn call(
+    messages: impl Stream<Item = ProcessingRequest> + Send + 'static,
+) -> (http::Request<Outbound>, DropGuard) {
+    let token = CancellationToken::new();
+    let cancelled = token.clone().cancelled_owned();
+    let frames = messages.map(|message| Ok(Frame::data(framed(&message)))).chain(stream::once(async move {
+        cancelled.await;
+        Err(io::Error::other("the client went away"))
+    }));
+    let request = http::Request::post(format!("http://picker{PROCESS_PATH}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(StreamBody::new(frames).boxed_unsync())
-        .unwrap()
+        .unwrap();
+    (request, token.drop_guard())
 }
 
 fn post() -> ProcessingRequest {
@@ -104,7 +121,8 @@ async fn replies(body: &mut Incoming, count: usize) -> Vec<ProcessingResponse> {
 
 async fn good_exchange(sender: &mut SendRequest<Outbound>) {
     let messages = stream::iter([post(), request_body("hello", true)]);
-    let response = sender.send_request(call(messages)).await.expect("the connection is gone");
+    let (request, _open) = call(messages);
+    let response = sender.send_request(request).await.expect("the connection is gone");
     let out = replies(&mut response.into_body(), 2).await;
     assert_eq!(kinds(&out), ["request_headers", "request_body"]);
     assert_eq!(set_header(&out[0], names::DESTINATION).as_deref(), Some(DESTINATION));
@@ -125,16 +143,16 @@ async fn ten_thousand_cancelled_requests_leave_the_connection_alive() {
     let mut sender = connect(running.address).await;
     good_exchange(&mut sender).await;
     for batch in 0..100 {
-        let open: Vec<_> = (0..100)
-            .map(|_| sender.send_request(call(stream::iter([post(), request_body([b'x'; 100], false)]))))
-            .collect();
+        let begin = |_| call(stream::iter([post(), request_body([b'x'; 100], false)]));
+        let (requests, guards): (Vec<_>, Vec<_>) = (0..100).map(begin).unzip();
+        let open: Vec<_> = requests.into_iter().map(|request| sender.send_request(request)).collect();
         if batch % 2 == 0 {
             // Cancelled once the server works on them.
-            drop(futures::future::join_all(open).await);
+            drop((futures::future::join_all(open).await, guards));
         } else {
             // Cancelled at once, some before the server has seen them.
             tokio::task::yield_now().await;
-            drop(open);
+            drop((open, guards));
         }
     }
     good_exchange(&mut sender).await;
@@ -175,7 +193,8 @@ async fn a_message_over_the_limit_is_answered_with_413() {
     let running = start(None, 1000, Duration::ZERO).await;
     let mut sender = connect(running.address).await;
     let messages = stream::iter([post(), request_body([b'x'; 2000], false)]);
-    let response = sender.send_request(call(messages)).await.unwrap();
+    let (request, _open) = call(messages);
+    let response = sender.send_request(request).await.unwrap();
     let out = replies(&mut response.into_body(), 1).await;
     assert_eq!(immediate(&out).status.unwrap().code, 413);
     good_exchange(&mut sender).await;
@@ -185,7 +204,8 @@ async fn a_message_over_the_limit_is_answered_with_413() {
 async fn messages_out_of_order_end_the_stream_with_invalid_argument() {
     let running = plain().await;
     let mut sender = connect(running.address).await;
-    let response = sender.send_request(call(stream::iter([request_body("x", true)]))).await.unwrap();
+    let (request, _open) = call(stream::iter([request_body("x", true)]));
+    let response = sender.send_request(request).await.unwrap();
     let mut body = response.into_body();
     let trailers = body.frame().await.unwrap().unwrap().into_trailers().expect("a reply came");
     assert_eq!(trailers["grpc-status"], "3");
@@ -197,7 +217,8 @@ async fn draining_lets_open_streams_finish_and_takes_no_new_connection() {
     let running = plain().await;
     let mut sender = connect(running.address).await;
     let (more, rest) = futures::channel::mpsc::unbounded();
-    let response = sender.send_request(call(stream::iter([post()]).chain(rest))).await.unwrap();
+    let (request, open) = call(stream::iter([post()]).chain(rest));
+    let response = sender.send_request(request).await.unwrap();
     running.stop.send(()).unwrap();
     let address = running.address;
     until("the port is still open", || std::net::TcpStream::connect(address).is_err()).await;
@@ -205,7 +226,7 @@ async fn draining_lets_open_streams_finish_and_takes_no_new_connection() {
     more.unbounded_send(request_body("x", true)).unwrap();
     let mut body = response.into_body();
     assert_eq!(kinds(&replies(&mut body, 2).await), ["request_headers", "request_body"]);
-    drop((body, more, sender));
+    drop((body, more, open, sender));
     assert_eq!(running.serving.await.unwrap().unwrap(), Drained::Whole);
 }
 
@@ -213,7 +234,8 @@ async fn draining_lets_open_streams_finish_and_takes_no_new_connection() {
 async fn the_drain_timeout_cuts_off_what_does_not_finish() {
     let running = start(None, 1 << 20, Duration::from_millis(20)).await;
     let mut sender = connect(running.address).await;
-    let _open = sender.send_request(call(stream::iter([post()]))).await.unwrap();
+    let (request, _open) = call(stream::iter([post()]));
+    let _response = sender.send_request(request).await.unwrap();
     running.stop.send(()).unwrap();
     assert_eq!(running.serving.await.unwrap().unwrap(), Drained::CutOff);
 }

@@ -51,7 +51,8 @@ pub struct TlsOptions {
 pub struct Tls {
     config: Arc<ServerConfig>,
     current: Arc<Current>,
-    directory: Option<PathBuf>,
+    /// The directory and what was read from it.
+    source: Option<(PathBuf, Arc<Pair>)>,
 }
 
 #[derive(Debug)]
@@ -69,8 +70,12 @@ impl Tls {
     /// # Errors
     /// When the certificate cannot be read or used, or a flag names what is not known.
     pub fn new(options: &TlsOptions) -> Result<Self, TlsError> {
-        let key = match &options.directory {
-            Some(directory) => Pair::read(directory)?.certified()?,
+        let source = match &options.directory {
+            Some(directory) => Some((directory.clone(), Arc::new(Pair::read(directory)?))),
+            None => None,
+        };
+        let key = match &source {
+            Some((_, pair)) => pair.certified()?,
             None => self_signed()?,
         };
         let provider =
@@ -82,7 +87,7 @@ impl Tls {
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self { config: Arc::new(config), current, directory: options.directory.clone() })
+        Ok(Self { config: Arc::new(config), current, source })
     }
 
     /// The configuration for an acceptor.
@@ -93,16 +98,16 @@ impl Tls {
     /// Reads the directory every `period` and takes over a pair that changed. A pair that cannot be used is said, and
     /// the old one stays. Returns at once where the certificate is self-signed, else never.
     pub async fn reload_every(self, period: Duration) {
-        let Some(directory) = self.directory.clone() else { return };
-        let mut known = Pair::read(&directory).ok();
+        let Some((directory, loaded)) = self.source.clone() else { return };
+        let mut known = Some(loaded);
         loop {
             tokio::time::sleep(period).await;
             let from = directory.clone();
             let read = tokio::task::spawn_blocking(move || Pair::read(&from)).await;
             match read {
-                Ok(Ok(pair)) if known.as_ref() != Some(&pair) => {
+                Ok(Ok(pair)) if known.as_deref() != Some(&pair) => {
                     self.take(&pair);
-                    known = Some(pair);
+                    known = Some(Arc::new(pair));
                 }
                 Ok(Err(problem)) if known.is_some() => {
                     tracing::warn!(%problem, "the certificate cannot be read; the old one stays");
@@ -129,6 +134,12 @@ impl Tls {
 struct Pair {
     certificate: Vec<u8>,
     key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pair(..)")
+    }
 }
 
 impl Pair {
