@@ -11,7 +11,7 @@ use crate::director::{Director, Options, Services};
 use crate::discovery::Discovery;
 use crate::endpoint::health::HealthTracker;
 use crate::ext_proc::budget::Budget;
-use crate::ext_proc::server::{self, Drained, Http2};
+use crate::ext_proc::server::{self, Drained, Http2, Routes};
 use crate::ext_proc::tls::{Tls, TlsOptions};
 use crate::ext_proc::{self, ExtProc, Meters};
 use crate::plugin::StateStore;
@@ -26,7 +26,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tonic::service::Routes;
 
 /// How long the tasks behind the listeners may take to stop once the streams are drained.
 const STOP_WITHIN: Duration = Duration::from_secs(5);

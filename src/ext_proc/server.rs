@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::service::Routes;
+pub use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 

@@ -16,7 +16,8 @@ async fn a_restart_between_two_polls_leaves_no_predicted_hit() {
         let answer = stack.client.post("/v1/chat/completions", body.clone()).await.unwrap();
         assert_eq!(answer.status, 200, "{:?}", answer.body);
     };
-    let predicted = || async { stack.picker.metrics().await.sum("llm_d_epp_prefix_indexer_hit_bytes_sum", &[]) };
+    let predicted =
+        || async { stack.picker.metrics().await.sum("llm_d_epp_prefix_indexer_hit_bytes_sum", &[]) };
     ask().await;
     let cold = predicted().await;
     ask().await;
@@ -39,7 +40,9 @@ async fn a_restart_between_two_polls_leaves_no_predicted_hit() {
 
 /// Incarnation of the only endpoint in `/debug/state`.
 fn incarnation(state: &serde_json::Value) -> u64 {
-    find(state, "incarnation").and_then(serde_json::Value::as_u64).unwrap_or_else(|| panic!("no incarnation in {state}"))
+    find(state, "incarnation")
+        .and_then(serde_json::Value::as_u64)
+        .unwrap_or_else(|| panic!("no incarnation in {state}"))
 }
 
 fn find<'a>(value: &'a serde_json::Value, key: &str) -> Option<&'a serde_json::Value> {

@@ -23,6 +23,7 @@ pub struct Plan {
     decode_step: String,
     own_engines: Vec<u16>,
     targets: usize,
+    picker_environment: Vec<(String, String)>,
 }
 
 impl Plan {
@@ -38,6 +39,7 @@ impl Plan {
             decode_step: "0.1ms".to_owned(),
             own_engines: Vec::new(),
             targets: 1,
+            picker_environment: Vec::new(),
         }
     }
 
@@ -62,6 +64,13 @@ impl Plan {
     /// Flags for the picker.
     pub fn picker(mut self, arguments: &[&str]) -> Self {
         self.picker_arguments.extend(arguments.iter().map(|text| (*text).to_owned()));
+        self
+    }
+
+    /// Variables for the picker.
+    pub fn picker_environment(mut self, variables: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.picker_environment.extend(variables.iter().map(owned));
         self
     }
 
@@ -268,6 +277,7 @@ pub struct Picker {
     pub health_port: u16,
     pub metrics_port: u16,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     folder: PathBuf,
 }
 
@@ -289,20 +299,22 @@ impl Picker {
             format!("--config-file={}", configuration.display()),
         ];
         arguments.extend(plan.picker_arguments.iter().cloned());
-        let process = Self::spawn(&arguments, folder);
-        Self { process, grpc_port, health_port, metrics_port, arguments, folder: folder.to_owned() }
+        let environment = plan.picker_environment.clone();
+        let process = Self::spawn(&arguments, &environment, folder);
+        let folder = folder.to_owned();
+        Self { process, grpc_port, health_port, metrics_port, arguments, environment, folder }
     }
 
-    fn spawn(arguments: &[String], folder: &Path) -> Process {
+    fn spawn(arguments: &[String], environment: &[(String, String)], folder: &Path) -> Process {
         let mut command = Command::new(super::program());
-        command.args(arguments);
+        command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
         Process::start("picker", command, folder)
     }
 
     /// Starts the picker again with the same flags on the same ports, after it was killed.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = Self::spawn(&self.arguments, &self.folder);
+        self.process = Self::spawn(&self.arguments, &self.environment, &self.folder);
     }
 
     /// The picker's metrics.
