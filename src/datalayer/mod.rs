@@ -151,11 +151,10 @@ impl DataLayer {
             stays
         });
         for (slot, endpoint) in wanted {
-            if !running.contains_key(&slot) {
-                let state = self.state_of(endpoint);
-                let task = tasks.spawn(poller::run(Arc::clone(&self.shared), state));
-                running.insert(slot, Running { endpoint: Arc::clone(endpoint), task });
-            }
+            running.entry(slot).or_insert_with(|| {
+                let task = tasks.spawn(poller::run(Arc::clone(&self.shared), self.state_of(endpoint)));
+                Running { endpoint: Arc::clone(endpoint), task }
+            });
         }
     }
 

@@ -1,8 +1,9 @@
 //! A single pass over a Prometheus text page that looks only at the families somebody asked for.
 //!
 //! A page of a real engine has some 700 lines of which a dozen matter. For each line a handful of its bytes are looked
-//! up in tables that say which wanted names could have such a byte there; nearly every line ends there. What a series
-//! means (`# TYPE`) is not read: a sample without a type counts like a gauge.
+//! up in tables that say which wanted names could have such a byte there; nearly every line ends there. Histograms,
+//! half of all lines, are jumped over. Otherwise what a series is (`# TYPE`) is not read: a sample without a type counts
+//! like a gauge.
 
 use std::borrow::Cow;
 
@@ -10,7 +11,7 @@ use std::borrow::Cow;
 pub const MAX_FAMILIES: usize = 64;
 
 /// Places in a line whose bytes tell the names of engines' metrics apart.
-const PROBES: [usize; 5] = [0, 5, 7, 8, 11];
+const PROBES: [usize; 6] = [0, 5, 7, 8, 11, 13];
 
 /// A set of family names to look for.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct Scanner {
     names: Vec<Box<[u8]>>,
     /// For each probe and byte, the names that may have that byte there.
     tables: Box<[[u64; 256]; PROBES.len()]>,
+    /// Whether no name can be a part of a histogram.
+    jumps: bool,
 }
 
 /// One line of a wanted family.
@@ -53,7 +56,9 @@ impl Scanner {
                 }
             }
         }
-        Ok(Self { names, tables })
+        let parts: [&[u8]; 3] = [b"_bucket", b"_sum", b"_count"];
+        let jumps = !names.iter().any(|name| parts.iter().any(|part| name.ends_with(part)));
+        Ok(Self { names, tables, jumps })
     }
 
     /// The bit mask of all families.
@@ -65,9 +70,16 @@ impl Scanner {
     /// bit is set in `wanted`. Lines that cannot be read are passed over.
     pub fn scan<'p>(&self, page: &'p [u8], wanted: u64, mut on: impl FnMut(usize, Series<'p>)) {
         let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', page).chain(std::iter::once(page.len())) {
+        while start < page.len() {
+            let end = memchr::memchr(b'\n', &page[start..]).map_or(page.len(), |length| start + length);
             let line = &page[start..end];
             start = end + 1;
+            if line.first() == Some(&b'#') {
+                if self.jumps {
+                    start = after_histogram(page, line, start);
+                }
+                continue;
+            }
             let mut fits = wanted & self.candidates(line);
             while fits != 0 {
                 let family = fits.trailing_zeros() as usize;
@@ -92,6 +104,18 @@ impl Scanner {
             .zip(PROBES)
             .fold(u64::MAX, |mask, (table, place)| mask & table[usize::from(head[place])])
     }
+}
+
+/// Where to go on after the comment `line`: if it begins a histogram, at the next comment, provided that the histogram
+/// reaches up to there; else at `start`, the next line.
+fn after_histogram(page: &[u8], line: &[u8], start: usize) -> usize {
+    let name = line.strip_suffix(b" histogram").and_then(|rest| rest.strip_prefix(b"# TYPE "));
+    let Some((name, rest)) = name.zip(page.get(start..)) else { return start };
+    let comment = memchr::memchr_iter(b'#', rest)
+        .find(|at| at.checked_sub(1).is_some_and(|before| rest[before] == b'\n'));
+    let Some(comment) = comment else { return start };
+    let last = memchr::memrchr(b'\n', &rest[..comment - 1]).map_or(0, |at| at + 1);
+    if rest[last..].starts_with(name) { start + comment } else { start }
 }
 
 fn ends_name(byte: u8) -> bool {
@@ -243,6 +267,22 @@ mod tests {
     }
 
     #[test]
+    fn histograms_are_jumped_over_but_nothing_behind_them() {
+        let histogram =
+            "# TYPE h histogram\nh_bucket{le=\"#\"} 1\nh_bucket{le=\"+Inf\"} 1\nh_sum 5\nh_count 1\n";
+        for (behind, found) in [
+            ("# HELP m m\nm 3", 1),
+            ("m 3", 1),
+            ("m 3\n# TYPE x gauge\nx 1\n", 1),
+            ("# TYPE x histogram\nm 3\n# TYPE h histogram\nm 3", 2),
+            ("# TYPE m histogram", 0),
+        ] {
+            assert_eq!(sums(&format!("{histogram}{behind}"), &["m"])[0].1, found, "{behind}");
+        }
+        assert_eq!(sums(histogram, &["h_sum", "h_count", "h"]), [(5.0, 1), (1.0, 1), (0.0, 0)]);
+    }
+
+    #[test]
     fn only_the_wanted_families_are_read() {
         let scanner = Scanner::new(["a", "b"]).unwrap();
         let mut found = Vec::new();
@@ -298,6 +338,7 @@ mod tests {
         prop_oneof![
             6 => (name.clone(), labels, -1e6f64..1e6, stamp).prop_map(|(n, l, v, t)| format!("{n}{l} {v}{t}")),
             1 => name.prop_map(|n| format!("# TYPE {n} gauge")),
+            1 => Just("# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_sum 1\nh_count 1".to_owned()),
             1 => "[ #a-z{}=,\"]{0,12}".prop_filter("no sample of ours", |l| !l.starts_with("up") && !l.starts_with('x') && !l.starts_with(' ')),
         ]
     }

@@ -403,11 +403,10 @@ mod tests {
                     }
                     Step::Request(s, true) => { w.request_ok(s, at(now)); }
                     Step::Request(s, false) => { w.request_failed(s, at(now)); }
-                    Step::Probe(s) => if w.take_probe(s, at(now)) {
-                        if let Some(last) = probes.insert(s, now) {
-                            prop_assert!(now - last >= 1_000, "two probes within {} ms", now - last);
-                        }
-                    },
+                    Step::Probe(s) => {
+                        let last = if w.take_probe(s, at(now)) { probes.insert(s, now) } else { None };
+                        prop_assert!(last.is_none_or(|last| now - last >= 1_000), "{last:?}, then {now}");
+                    }
                     Step::Resize(n) => {
                         w.set_members(&(0..n).collect::<Vec<_>>(), &[]);
                         probes.retain(|s, _| *s < n);
