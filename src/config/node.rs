@@ -38,9 +38,10 @@ pub struct Key {
 
 /// Reads YAML or JSON. The error is the first mistake of syntax; keys that stand twice are left for the reader to find.
 pub fn read(text: &str) -> Result<Node, Problem> {
-    let mut options = serde_saphyr::Options::default();
-    options.duplicate_keys = serde_saphyr::DuplicateKeyPolicy::PassThrough;
-    options.with_snippet = false;
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
+        with_snippet: false,
+    };
     serde_saphyr::from_str_with_options::<Spanned<Data>>(text, options).map(node).map_err(|error| Problem {
         place: error.location().map(place),
         path: String::new(),

@@ -70,7 +70,7 @@ pub fn quantity(text: &str) -> Result<i128, String> {
         }
         _ => return Err(wrong()),
     };
-    if let (Ok(whole), true) = (number.parse::<i128>(), scale >= 1.0 && scale < 1e18) {
+    if let (Ok(whole), true) = (number.parse::<i128>(), (1.0..1e18).contains(&scale)) {
         return whole.checked_mul(scale as i128).ok_or_else(wrong);
     }
     let value: f64 = number.parse().map_err(|_e| wrong())?;

@@ -161,8 +161,10 @@ fn bad(body: &str) -> Vec<String> {
     errors.problems.iter().map(ToString::to_string).collect()
 }
 
-/// Name, filters, scorers with weights of each profile.
-fn shape(assembled: &Assembled) -> Vec<(String, Vec<String>, Vec<(String, f64)>)> {
+/// Name, filters, scorers with weights of a profile.
+type Shape = (String, Vec<String>, Vec<(String, f64)>);
+
+fn shape(assembled: &Assembled) -> Vec<Shape> {
     let profiles = assembled.plan.scheduler.profiles().iter();
     profiles
         .map(|p| {
@@ -272,8 +274,14 @@ fn discovery_comes_from_the_document_or_the_flag() {
     assert!(both.to_string().contains("--endpoints-file at once"), "{both}");
 }
 
+fn tells(body: &str, told: &str) {
+    let problems = bad(body);
+    assert!(problems.iter().any(|p| p.contains(told)), "{body}\nwanted: {told}\ngot: {problems:#?}");
+    assert_eq!(problems.len(), 1, "one mistake, one complaint: {body}\n{problems:#?}");
+}
+
 #[test]
-fn every_mistake_has_its_text_and_its_line() {
+fn every_mistake_in_plugins_and_profiles_has_its_text_and_its_line() {
     let profile = "schedulingProfiles:\n- name: default\n  plugins:\n";
     for (body, told) in [
         (
@@ -321,6 +329,14 @@ fn every_mistake_has_its_text_and_its_line() {
             "plugins: [{type: test-scorer}]\nrequestHandler: {parsers: [{pluginRef: test-scorer}]}",
             "'test-scorer' is not a parser plugin",
         ),
+    ] {
+        tells(body, told);
+    }
+}
+
+#[test]
+fn every_mistake_in_references_has_its_text() {
+    for (body, told) in [
         ("dataLayer: {sources: [{pluginRef: test-one}]}", "the plugin test-one is not registered"),
         (
             "plugins: [{type: test-scorer}]\ndataLayer: {sources: [{pluginRef: test-scorer}]}",
@@ -352,9 +368,7 @@ fn every_mistake_has_its_text_and_its_line() {
             "cycle detected: the producers a, b wait",
         ),
     ] {
-        let problems = bad(body);
-        assert!(problems.iter().any(|p| p.contains(told)), "{body}\nwanted: {told}\ngot: {problems:#?}");
-        assert_eq!(problems.len(), 1, "one mistake, one complaint: {body}\n{problems:#?}");
+        tells(body, told);
     }
 }
 
