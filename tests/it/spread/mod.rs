@@ -51,7 +51,7 @@ fn compare(title: &str, workload: &Workload, rate: f64) -> Vec<Report> {
 
 #[test]
 fn one_shared_prefix_is_spread_evenly() {
-    let workload = Workload::shared_prefix(2000, 6000, 200, 100);
+    let workload = Workload::shared_prefix(1000, 6000, 200, 100);
     let rate = 2.0 * single_engine_rate(&workload);
     let reports = compare("one shared prefix of 6,000 tokens, twice the rate of one engine", &workload, rate);
     let recommended = &reports[2];
@@ -61,7 +61,7 @@ fn one_shared_prefix_is_spread_evenly() {
 
 #[test]
 fn unique_prompts_lose_nothing() {
-    let workload = Workload::unique(3000, 1500, 150);
+    let workload = Workload::unique(1500, 1500, 150);
     let rate = 5.0 * single_engine_rate(&workload);
     let reports = compare("unique prompts of 1,500 tokens, 5/8 of the pool's rate", &workload, rate);
     assert!(reports[2].ttft(0.9) <= reports[0].ttft(0.9) * 1.05);
@@ -70,7 +70,7 @@ fn unique_prompts_lose_nothing() {
 
 #[test]
 fn a_quiet_pool_keeps_its_conversations_where_they_are() {
-    let workload = Workload::conversations(1500, 60, 12, 2000, 300, 150);
+    let workload = Workload::conversations(800, 60, 12, 2000, 300, 150);
     let rate = 0.8 * single_engine_rate(&workload);
     let reports = compare("conversations, a tenth of the pool's rate", &workload, rate);
     assert!(reports[2].hit_rate() > reports[0].hit_rate() + 0.05);
@@ -79,7 +79,7 @@ fn a_quiet_pool_keeps_its_conversations_where_they_are() {
 
 #[test]
 fn conversations_hit_the_cache_more_often() {
-    let workload = Workload::conversations(3000, 300, 12, 2000, 300, 150);
+    let workload = Workload::conversations(1500, 200, 12, 2000, 300, 150);
     let rate = 4.0 * single_engine_rate(&workload);
     let reports =
         compare("conversations, 12 system prompts of 2,000 tokens, 4/8 of the pool's rate", &workload, rate);
