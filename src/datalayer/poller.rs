@@ -172,6 +172,11 @@ impl SourcePoller {
             Ok(_) if live.incarnation() != before => false,
             Ok(models) => {
                 live.publish_models(models);
+                if let Some(status) = self.status() {
+                    let source_type = status.source_type;
+                    metrics::counter!(names::SCRAPES, "source_type" => source_type, "outcome" => "ok")
+                        .increment(1);
+                }
                 self.succeeded();
                 true
             }

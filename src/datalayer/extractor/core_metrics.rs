@@ -23,6 +23,9 @@
 //!
 //! Known without configuration: `vllm`, `sglang`, `trtllm-serve`, `triton-tensorrt-llm`, `triton`. The older label
 //! `inference.networking.k8s.io/engine-type` is read where the newer one is absent.
+//!
+//! Several series of one metric (ranks or engines behind one port) are added up, of the KV usage the mean is taken;
+//! labels in the spec pick one of them. Samples without a type count like gauges.
 
 use super::plan::CorePlan;
 use crate::datalayer::engines::{DEFAULT_ENGINE, built_in};
