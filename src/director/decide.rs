@@ -2,6 +2,7 @@
 
 use super::candidates::{gather, nobody_serves};
 use super::identify::{DEFAULT_FAIRNESS_ID, Identified, identify};
+use super::route::ProfileTargets;
 use super::{
     BodyView, Envelope, Options, Plan, Route, RouteError, Router, Services, SubsetHint, UnknownModel,
 };
@@ -251,7 +252,7 @@ fn reserve(
     request: &InferenceRequest,
     candidates: &Candidates,
     outcome: &SchedulingOutcome,
-) -> (Vec<Reservation>, Vec<(Arc<str>, Arc<Endpoint>)>) {
+) -> (Vec<Reservation>, ProfileTargets) {
     let mut runs: Vec<_> = outcome.runs.iter().filter_map(|(name, run)| Some((name, run?))).collect();
     runs.sort_by_key(|(name, _)| **name != outcome.primary_profile);
     let mut reservations = Vec::with_capacity(runs.len());

@@ -11,6 +11,9 @@ use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// First target of each profile that chose.
+pub(super) type ProfileTargets = Vec<(Arc<str>, Arc<Endpoint>)>;
+
 /// Ordered primary targets, named secondary ones, header changes, and every reservation of the request.
 ///
 /// Dropping a route that was not finished ends the request as disconnected; nothing it holds can leak.
@@ -22,8 +25,8 @@ pub struct Route {
     pub(super) destination: Arc<str>,
     pub(super) primary: Arc<Endpoint>,
     pub(super) fallbacks: Vec<Arc<Endpoint>>,
-    /// First target of each profile that chose, the primary one included.
-    pub(super) targets: Vec<(Arc<str>, Arc<Endpoint>)>,
+    /// The primary profile's included.
+    pub(super) targets: ProfileTargets,
     pub(super) edits: HeaderEdits,
     pub(super) id_is_new: bool,
     pub(super) scores: Option<Vec<(Arc<str>, f64)>>,
