@@ -115,7 +115,8 @@ fn after_histogram(page: &[u8], line: &[u8], start: usize) -> usize {
         .find(|at| at.checked_sub(1).is_some_and(|before| rest[before] == b'\n'));
     let Some(comment) = comment else { return start };
     let last = memchr::memrchr(b'\n', &rest[..comment - 1]).map_or(0, |at| at + 1);
-    if rest[last..].starts_with(name) { start + comment } else { start }
+    let belongs = rest[last..].strip_prefix(name).is_some_and(|part| part.starts_with(b"_"));
+    if belongs { start + comment } else { start }
 }
 
 fn ends_name(byte: u8) -> bool {
@@ -276,6 +277,7 @@ mod tests {
             ("m 3\n# TYPE x gauge\nx 1\n", 1),
             ("# TYPE x histogram\nm 3\n# TYPE h histogram\nm 3", 2),
             ("# TYPE m histogram", 0),
+            ("m 3\nh\n# TYPE x gauge", 1),
         ] {
             assert_eq!(sums(&format!("{histogram}{behind}"), &["m"])[0].1, found, "{behind}");
         }
