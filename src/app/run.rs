@@ -22,6 +22,7 @@ use crate::telemetry::traces::{self, Tracing};
 use crate::telemetry::{MetricsHandle, RequestMetrics, pool_gauges, recorder};
 use anyhow::Context as _;
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -58,7 +59,8 @@ struct Parts {
 
 impl App {
     /// Builds everything and opens every listener. Whatever is wrong is an error that names the flag or the place.
-    pub async fn build(options: EppOptions, notices: &[FlagNotice]) -> anyhow::Result<Self> {
+    pub async fn build(mut options: EppOptions, notices: &[FlagNotice]) -> anyhow::Result<Self> {
+        options.listen.address = Some(options.listen.address.unwrap_or_else(every_address));
         notices.iter().for_each(|notice| tracing::warn!("{}", notice.0));
         let metrics = recorder::install(options.legacy_metrics).context("metrics")?;
         let tracing = start_tracing(&options)?;
@@ -176,6 +178,14 @@ fn discovery(options: &EppOptions, data: &DataPlan) -> anyhow::Result<Discovery>
     let pool =
         PoolSpec { name: Arc::clone(&options.pool_name), namespace: Arc::clone(&options.pool_namespace) };
     Ok(Discovery::new(spec, pool))
+}
+
+/// Every address of the machine: both families through the IPv6 wildcard, IPv4 alone where IPv6 is switched off.
+fn every_address() -> IpAddr {
+    match std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)) {
+        Ok(_probe) => Ipv6Addr::UNSPECIFIED.into(),
+        Err(_no_ipv6) => Ipv4Addr::UNSPECIFIED.into(),
+    }
 }
 
 async fn bind(address: std::net::SocketAddr, purpose: &str, flag: &str) -> anyhow::Result<TcpListener> {

@@ -133,7 +133,3 @@ impl TokenCosts {
         self.uncached.get(p.index()).copied()
     }
 }
-
-/// Attribute: the candidate that the request's session is bound to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionPin(pub Option<Position>);

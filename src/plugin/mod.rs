@@ -13,9 +13,7 @@ mod state;
 mod timed;
 
 pub use build::{AttributeNeed, AttributeTable, BuildContext, BuildError, PluginType, Registry, Stability};
-pub use data::{
-    DiscoverySpec, EngineSpec, ExtractorSpec, HttpSource, PrefixMatches, SessionPin, SourceSpec, TokenCosts,
-};
+pub use data::{DiscoverySpec, EngineSpec, ExtractorSpec, HttpSource, PrefixMatches, SourceSpec, TokenCosts};
 pub use request_control::{
     AdmissionView, CostModel, DataProducer, Departure, HeaderEdits, PreRequest, ProduceError, ResponseHook,
     ResponseView, SaturationDetector, Verdict,
