@@ -160,7 +160,7 @@ impl<R: RoutedRequest> Open<R> {
         }
     }
 
-    fn on_trailers<D: Router<Route = R>>(mut self: Box<Self>, core: &mut Core<D>) -> Turn<R> {
+    fn on_trailers<D: Router<Route = R>>(mut self, core: &mut Core<D>) -> Turn<R> {
         let mut usage = Usage::default();
         if let Some(mut answering) = self.response.take() {
             usage = answering.usage.as_mut().map(UsageReader::finish).unwrap_or_default();
@@ -173,13 +173,13 @@ impl<R: RoutedRequest> Open<R> {
         Ok(self.finish(usage))
     }
 
-    fn finish(self: Box<Self>, usage: Usage) -> (Phase<R>, Step) {
-        let Self { route, request, .. } = *self;
+    fn finish(self, usage: Usage) -> (Phase<R>, Step) {
+        let Self { route, request, .. } = self;
         route.finish(usage, Ending::Natural);
         (Phase::Finished(Finished { request }), Step::Wait)
     }
 
-    fn break_off(self: Box<Self>, problem: OutOfOrder) -> Turn<R> {
+    fn break_off(self, problem: OutOfOrder) -> Turn<R> {
         self.end(Ending::Protocol);
         Err(problem)
     }
@@ -190,14 +190,14 @@ impl<R: RoutedRequest> Open<R> {
     }
 
     /// The request is taken back; says whether it is a gRPC one.
-    pub(super) fn evict(self: Box<Self>) -> bool {
+    pub(super) fn evict(self) -> bool {
         let grpc = self.grpc;
         self.end(Ending::Evicted);
         grpc
     }
 
     /// The stream was closed.
-    pub(super) fn close(self: Box<Self>) {
+    pub(super) fn close(self) {
         let natural = self.response.as_ref().is_some_and(|answering| answering.closes_naturally);
         self.end(if natural { Ending::Natural } else { Ending::Disconnected });
     }

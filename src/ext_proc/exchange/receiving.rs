@@ -146,8 +146,8 @@ impl Receiving {
     }
 
     /// All that will be shown of the body is here.
-    fn decide<D: Router>(self: Box<Self>, core: &mut Core<D>, end: End) -> Turn<D::Route> {
-        let Self { intake, request, .. } = *self;
+    fn decide<D: Router>(self, core: &mut Core<D>, end: End) -> Turn<D::Route> {
+        let Self { intake, request, .. } = self;
         if end == End::Cut {
             return request.hand_over(core, Some(end), BodyView::Cut(intake.finish_cut()));
         }
@@ -157,12 +157,12 @@ impl Receiving {
         }
     }
 
-    pub(super) fn on_idle<D: Router>(self: Box<Self>, core: &mut Core<D>) -> Turn<D::Route> {
+    pub(super) fn on_idle<D: Router>(&self, core: &mut Core<D>) -> Turn<D::Route> {
         self.request.refuse(core, &RouteError::BodyIdle { seconds: core.limits.body_idle.as_secs() })
     }
 
     /// A message came that is larger than the server takes.
-    pub(super) fn on_oversized<D: Router>(self: Box<Self>, core: &mut Core<D>) -> Turn<D::Route> {
+    pub(super) fn on_oversized<D: Router>(&self, core: &mut Core<D>) -> Turn<D::Route> {
         self.request.refuse(core, &RouteError::BodyTooLarge { limit: core.limits.max_body_bytes })
     }
 

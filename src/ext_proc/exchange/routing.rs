@@ -126,7 +126,7 @@ impl Routing {
     }
 
     pub(super) fn on_decision<D: Router>(
-        self: Box<Self>,
+        self,
         core: &mut Core<D>,
         decision: Result<D::Route, RouteError>,
     ) -> Turn<D::Route> {
@@ -135,7 +135,7 @@ impl Routing {
             // The router has counted its own refusal.
             Err(error) => return core.answer(self.facts.grpc, &error),
         };
-        let Self { facts, answer, held, side, may_rewrite, cut, ended_by_body, trailers, owed } = *self;
+        let Self { facts, answer, held, side, may_rewrite, cut, ended_by_body, trailers, owed } = self;
         let rewrite = if may_rewrite { route.model_rewrite() } else { None };
         let (body, permit) = held.into_parts();
         let length = new_length(&body, rewrite.as_ref(), cut, &facts);

@@ -18,7 +18,8 @@ fn opaque() -> Driver {
 
 #[test]
 fn impossible_orders_end_the_stream_with_what_is_wrong() {
-    let orders: [(&[fn() -> ProcessingRequest], &str); 7] = [
+    type Make = fn() -> ProcessingRequest;
+    let orders: [(&[Make], &str); 7] = [
         (&[|| request_body("x", false)], "request_body came before the request's headers"),
         (&[post, post], "request_headers came before the request's body had ended"),
         (&[post, || response_body("x", true)], "response_body came before the request's body had ended"),
