@@ -67,6 +67,9 @@ impl From<ProtocolConfiguration> for Modes {
     }
 }
 
+/// An override without a word on trailers hides them, and they may be what ends a body.
+const TRAILERS_SENT: i32 = 1;
+
 /// Asks for response bodies in another mode than configured, everything else as it is.
 ///
 /// A proxy that does not allow overrides ignores it, so what follows must fit both modes.
@@ -81,6 +84,8 @@ pub fn response_override(now: Modes, response: BodySendMode) -> ProcessingMode {
     ProcessingMode {
         request_body_mode: request.into(),
         response_body_mode: response.into(),
+        request_trailer_mode: TRAILERS_SENT,
+        response_trailer_mode: TRAILERS_SENT,
         ..ProcessingMode::default()
     }
 }

@@ -91,7 +91,11 @@ impl<R: RoutedRequest> Open<R> {
         }
         let mut reply = headers_reply(changes);
         if self.tunnel && !matches!(core.modes.response, BodyMode::FullDuplex | BodyMode::None) {
-            reply.mode_override = Some(mode::response_override(core.modes, BodySendMode::None));
+            // An override sets both directions anew, so this one must not bring the request's bodies back.
+            reply.mode_override = Some(match core.modes.request {
+                BodyMode::FullDuplex => mode::response_override(core.modes, BodySendMode::None),
+                _ => mode::tunnel_override(),
+            });
         } else if is_event_stream(&headers)
             && matches!(core.modes.response, BodyMode::Buffered | BodyMode::BufferedPartial)
         {

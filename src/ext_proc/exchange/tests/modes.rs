@@ -126,7 +126,8 @@ fn a_tunnel_in_another_mode_asks_for_no_bodies() {
     let mode = driver.take()[0].mode_override.unwrap();
     assert_eq!((mode.request_body_mode, mode.response_body_mode), (0, 0));
     driver.send(response_headers(&[(":status", "101")], false));
-    assert_eq!(driver.take()[0].mode_override.unwrap().response_body_mode, 0);
+    let again = driver.take()[0].mode_override.unwrap();
+    assert_eq!((again.request_body_mode, again.response_body_mode), (0, 0), "not brought back");
 }
 
 #[test]

@@ -76,6 +76,7 @@ fn an_event_stream_is_not_left_in_the_proxys_buffer() {
     let mode = driver.take()[0].mode_override.unwrap();
     assert_eq!(mode.response_body_mode, i32::from(BodySendMode::Streamed));
     assert_eq!(mode.request_body_mode, i32::from(BodySendMode::FullDuplexStreamed));
+    assert_eq!((mode.request_trailer_mode, mode.response_trailer_mode), (1, 1), "trailers are still shown");
     let mut plain = routed(Script::default(), BodySendMode::Buffered);
     plain.send(response_headers(&OK, false));
     assert!(plain.take()[0].mode_override.is_none());
