@@ -3,6 +3,8 @@
 //! `POINTSMAN_ENVOY_VERSIONS` names other Envoy versions than `scripts/envoy-versions`, `POINTSMAN_SKIP_ENVOY=1` skips what
 //! needs an Envoy and says so by name, `POINTSMAN_TEST_PROGRAM` names another program than the one just built.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails there")]
+
 mod envoy_bodies;
 mod envoy_config;
 mod envoy_engines;
