@@ -116,7 +116,8 @@ const FEW: [usize; 4] = [1, 62_001, MIB + 1, 5 * MIB];
 bodies!(bodies_full_duplex, "full-duplex", &SIZES);
 bodies!(bodies_no_response_body, "no-response-body", &FEW);
 bodies!(bodies_buffered, "buffered", &FEW);
-bodies!(bodies_buffered_partial, "buffered-partial", &FEW);
+// Not just above Envoy's buffer of 1 MiB: Envoy 1.40.0 may hang there by itself (docs/envoy.md).
+bodies!(bodies_buffered_partial, "buffered-partial", &[1, 62_001, MIB - 1, 5 * MIB]);
 bodies!(bodies_streamed, "streamed", &FEW);
 bodies!(bodies_none, "none", &FEW);
 bodies!(bodies_override_host, "override-host", &FEW);
