@@ -74,7 +74,7 @@ async fn one(client: &Client, number: u64, start: Instant) -> Sent {
     let request = client.request("POST", "/v1/chat/completions").header("content-type", "application/json");
     let request = request.body(client::full(body.to_string())).unwrap();
     let at = start.elapsed();
-    let answer = client.send_within(Duration::from_secs(10), request).await;
+    let answer = client.send_within(Duration::from_secs(2), request).await;
     let engine = match answer {
         Ok(answer) if answer.status == 200 => Ok(answer.header("x-inference-pod").to_owned()),
         Ok(answer) => Err(answer.status),

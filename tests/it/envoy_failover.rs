@@ -6,7 +6,8 @@ use crate::support::stack::{self, Plan};
 use crate::support::{self, envoy};
 use http_body_util::BodyExt;
 use serde_json::json;
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 const IN_FLIGHT: &str = "pointsman_endpoint_in_flight_requests";
 
@@ -41,7 +42,7 @@ async fn the_second_target_serves_when_the_first_is_dead_and_accounting_moves_to
         let mut answers = Vec::new();
         for number in 0..10 {
             let body = json!({
-                "model": stack::MODEL, "stream": true, "max_tokens": 250, "ignore_eos": true,
+                "model": stack::MODEL, "stream": true, "max_tokens": 400, "ignore_eos": true,
                 "messages": [{"role": "user", "content": format!("long {number}")}],
             });
             let request = stack.client.request("POST", "/v1/chat/completions");
@@ -51,11 +52,18 @@ async fn the_second_target_serves_when_the_first_is_dead_and_accounting_moves_to
             answer.frame().await.expect("an event").expect("an event");
             answers.push(answer);
         }
-        let by_endpoint = stack.picker.metrics().await.by(IN_FLIGHT, "endpoint");
-        let on = |name: &str| -> f64 {
+        let on = |by_endpoint: &BTreeMap<String, f64>, name: &str| -> f64 {
             by_endpoint.iter().filter(|(key, _)| key.contains(name)).map(|(_, value)| value).sum()
         };
-        assert_eq!((on("engine-0"), on("engine-1")), (0.0, 10.0), "Envoy {version}: {by_endpoint:?}");
+        support::await_within(
+            Duration::from_secs(4),
+            "all ten are on the engine that serves them",
+            || async {
+                let by_endpoint = stack.picker.metrics().await.by(IN_FLIGHT, "endpoint");
+                (on(&by_endpoint, "engine-0"), on(&by_endpoint, "engine-1")) == (0.0, 10.0)
+            },
+        )
+        .await;
         for answer in answers {
             assert_eq!(client::read(answer).await.unwrap().status, 200);
         }

@@ -297,6 +297,7 @@ impl Picker {
             format!("--grpc-health-port={health_port}"),
             format!("--metrics-port={metrics_port}"),
             format!("--config-file={}", configuration.display()),
+            "--refresh-prometheus-metrics-interval=200ms".to_owned(),
         ];
         arguments.extend(plan.picker_arguments.iter().cloned());
         let environment = plan.picker_environment.clone();
