@@ -44,7 +44,7 @@ async fn streams_at_once(stack: &Stack, count: usize) {
     let open = |number: u64| async move {
         let request =
             client.request("POST", "/v1/chat/completions").header("content-type", "application/json");
-        let request = request.body(client::full(chat(number, 3))).unwrap();
+        let request = request.body(client::full(chat(number, 2))).unwrap();
         let mut answer = client.open(request).await.unwrap();
         assert_eq!(answer.status(), 200);
         answer.frame().await.expect("an event").expect("an event");
@@ -81,11 +81,11 @@ async fn load_leaves_nothing_behind(first: u64, all: u64, at_once: usize) {
     assert!(files_after <= files + 8, "descriptors grew from {files} to {files_after}");
     drop(quick);
 
-    // Slow engines, so that all streams are open before the first one ends.
+    // A long pause after the first token, so that all streams are open before the first one ends.
+    let pause = format!("--inter-token-latency={}s", 6 + at_once / 150);
     let slow = Plan::new("full-duplex", &envoy::newest())
         .engines(4)
-        .decode_step("20s")
-        .engine(&["--max-num-seqs=4096", "--max-waiting-queue-length=10000"])
+        .engine(&["--max-num-seqs=4096", "--time-to-first-token=1ms", &pause])
         .start()
         .await;
     let files = slow.picker.process.open_files();
