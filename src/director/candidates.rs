@@ -7,7 +7,8 @@ use crate::endpoint::health::HealthTracker;
 use crate::pool::PoolSnapshot;
 use std::sync::Arc;
 
-/// Rows of `pool` that the request may go to.
+/// Sets of rows of `pool` that the request may go to, never empty: each later one is for when the filters of the
+/// configuration leave nothing of the one before.
 ///
 /// Suspect endpoints are held back while a trusted one is left. One that is due for a probe takes this request alone.
 pub(super) fn gather(
@@ -15,7 +16,7 @@ pub(super) fn gather(
     subset: &SubsetHint,
     health: &HealthTracker,
     now: Moment,
-) -> Result<Vec<u32>, RouteError> {
+) -> Result<Vec<Vec<u32>>, RouteError> {
     if pool.endpoints.is_empty() {
         let name = pool.spec.as_ref().map_or_else(|| "unknown".to_owned(), |s| s.name.to_string());
         return Err(RouteError::NoEndpoints { pool: name });
@@ -31,12 +32,13 @@ pub(super) fn gather(
     if trusted.is_empty() && suspects.is_empty() {
         return Err(RouteError::SubsetEmpty { endpoints: pool.endpoints.len() });
     }
-    let due = suspects.iter().find(|row| health.take_probe(&pool.endpoints[**row as usize], now));
-    match due {
-        Some(row) => Ok(vec![*row]),
-        None if trusted.is_empty() => Ok(suspects),
-        None => Ok(trusted),
-    }
+    let mut sets = Vec::with_capacity(1);
+    sets.extend(
+        suspects.iter().find(|row| health.take_probe(&pool.endpoints[**row as usize], now)).map(|r| vec![*r]),
+    );
+    let everyone = if suspects.is_empty() { Vec::new() } else { [&*trusted, &*suspects].concat() };
+    sets.extend([trusted, everyone].into_iter().filter(|rows| !rows.is_empty()));
+    Ok(sets)
 }
 
 /// Whether it is known that no endpoint among `rows` serves `model`: every one has listed its models, none has it.

@@ -7,7 +7,7 @@ use super::{
     BodyView, Envelope, Options, Plan, Route, RouteError, Router, Services, SubsetHint, UnknownModel,
 };
 use crate::endpoint::{Endpoint, Reservation, ReservationRole};
-use crate::plugin::{AdmissionView, Departure, HeaderEdits, SchedulingOutcome};
+use crate::plugin::{AdmissionView, Departure, HeaderEdits, ScheduleError, SchedulingOutcome};
 use crate::pool::{Candidates, PoolSnapshot};
 use crate::request::parser::Intake;
 use crate::request::{Headers, InferenceRequest, ParseError};
@@ -90,18 +90,39 @@ impl Director {
     ) -> Result<(Candidates, SchedulingOutcome), RouteError> {
         self.admit(plan, &pool, request)?;
         let now = self.services.clock.now();
-        let rows = gather(&pool, subset, &self.services.health, now)
+        let sets = gather(&pool, subset, &self.services.health, now)
             .inspect_err(|_e| self.services.requests.considered(0, 0, 0, DecisionResult::NoPods))?;
-        self.check_model(&pool, &rows, request)?;
-        let mut candidates = Candidates::freeze(pool, rows, plan.columns, now);
+        let mut refused = RouteError::Internal("no set of endpoints was tried".to_owned());
+        for rows in sets {
+            self.check_model(&pool, &rows, request)?;
+            let candidates = self.freeze(plan, &pool, rows, request);
+            let scheduled = plan.scheduler.run(request, &candidates, rng);
+            self.record_schedule(now, &candidates, scheduled.as_ref().ok(), request);
+            match scheduled {
+                Ok(outcome) => return Ok((candidates, outcome)),
+                Err(problem @ ScheduleError::Filtered { .. }) => refused = problem.into(),
+                Err(problem) => return Err(problem.into()),
+            }
+        }
+        Err(refused)
+    }
+
+    /// The candidates with their numbers and what producers say of them.
+    fn freeze(
+        &self,
+        plan: &Plan,
+        pool: &Arc<PoolSnapshot>,
+        rows: Vec<u32>,
+        request: &InferenceRequest,
+    ) -> Candidates {
+        let now = self.services.clock.now();
+        let mut candidates = Candidates::freeze(Arc::clone(pool), rows, plan.columns, now);
         for (name, producer) in &plan.producers {
             if let Err(problem) = producer.produce(request, &mut candidates) {
                 tracing::warn!(producer = %name, %problem, "a data producer gave nothing; the request goes on without");
             }
         }
-        let scheduled = plan.scheduler.run(request, &candidates, rng);
-        self.record_schedule(now, &candidates, scheduled.as_ref().ok(), request);
-        Ok((candidates, scheduled?))
+        candidates
     }
 
     fn count_refusal(&self, request: &InferenceRequest, error: &RouteError) {

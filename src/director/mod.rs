@@ -27,3 +27,6 @@ pub use subset::{SubsetEntry, SubsetHint};
 pub fn tables() -> [&'static [crate::plugin::PluginType]; 2] {
     [producer::TABLE, observer::TABLE]
 }
+
+#[cfg(test)]
+mod tests;

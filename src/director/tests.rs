@@ -1,0 +1,243 @@
+//! The whole path of a request over real plugins and a pool of three endpoints, with the time standing still.
+
+use super::*;
+use crate::clock::Clock;
+use crate::endpoint::health::{HealthTracker, ScrapeFailure};
+use crate::endpoint::{EndpointKey, Labels, LoadSnapshot, Sample};
+use crate::plugin::{AttributeTable, BuildContext, Roles, StateStore, WeightedScorer};
+use crate::pool::{self, EndpointSpec, PoolEvent, PoolSpec, PoolWriter};
+use crate::request::parser::ParserSet;
+use crate::request::{Api, Ending, Headers, Parsed, TrustedHeaders, Usage, names};
+use crate::scheduling::{self, Profile, Scheduler};
+use crate::telemetry::RequestMetrics;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+
+struct Bench {
+    director: Director,
+    writer: PoolWriter,
+    clock: Clock,
+}
+
+fn options() -> Options {
+    Options {
+        trusted: TrustedHeaders::default(),
+        subset_filter: true,
+        emit_scores: false,
+        unknown_model: UnknownModel::Pass,
+        poll_allowance: Duration::from_millis(150),
+    }
+}
+
+fn build(name: &str, parameters: serde_json::Value, state: &StateStore, clock: &Clock) -> Roles {
+    let rows: Vec<_> = scheduling::tables().into_iter().chain(tables()).flatten().collect();
+    let row = rows.into_iter().find(|row| row.name == name).unwrap();
+    let mut table = AttributeTable::default();
+    let instance = Arc::from(name);
+    let mut context = BuildContext {
+        name: &instance,
+        parameters: &parameters,
+        state,
+        clock,
+        prefix_index_bytes: 1 << 20,
+        table: &mut table,
+    };
+    (row.build)(&mut context).unwrap()
+}
+
+fn plan(targets: usize, state: &StateStore, clock: &Clock) -> Plan {
+    let none = serde_json::Value::Null;
+    let picker = build("max-score-picker", serde_json::json!({ "maxNumOfEndpoints": targets }), state, clock);
+    let scorer = WeightedScorer {
+        name: "active-request-scorer".into(),
+        plugin_type: "active-request-scorer",
+        weight: 1.0,
+        scorer: build("active-request-scorer", none.clone(), state, clock).scorer.unwrap(),
+    };
+    let profile = Profile {
+        name: "default".into(),
+        filters: vec![],
+        scorers: vec![scorer],
+        picker: picker.picker.unwrap(),
+    };
+    let handler = build("single-profile-handler", none.clone(), state, clock).profile_handler.unwrap();
+    Plan {
+        generation: 1,
+        digest: "0".into(),
+        scheduler: Scheduler::new(vec![profile], handler).unwrap(),
+        cost: build("inflight-load-producer", none.clone(), state, clock).cost.unwrap(),
+        producers: vec![],
+        pre_request: vec![],
+        response: vec![],
+        saturation: build("utilization-detector", none, state, clock).saturation.unwrap(),
+        parsers: ParserSet::default(),
+        columns: Default::default(),
+    }
+}
+
+fn endpoint(name: &str, port: u16) -> EndpointSpec {
+    EndpointSpec {
+        key: EndpointKey { namespace: "default".into(), name: name.into(), rank: 0 },
+        address: format!("10.0.0.1:{port}").parse().unwrap(),
+        metrics_address: None,
+        labels: Labels::default(),
+        process_mark: None,
+    }
+}
+
+fn bench_with(targets: usize, options: Options) -> Bench {
+    let (clock, state) = (Clock::manual(), StateStore::default());
+    let (mut writer, reader) = pool::channel();
+    writer.apply([
+        PoolEvent::Pool(Some(PoolSpec { name: "p".into(), namespace: "default".into() })),
+        PoolEvent::Endpoints(vec![endpoint("a", 1), endpoint("b", 2), endpoint("c", 3)]),
+        PoolEvent::Objectives([(Arc::from("batch"), -1)].into_iter().collect()),
+    ]);
+    let health = Arc::new(HealthTracker::new(clock.clone()));
+    health.set_pool(&reader.load().endpoints);
+    let services = Services::new(reader, health, RequestMetrics::unread(), clock.clone(), 1);
+    let director = Director::new(services, plan(targets, &state, &clock), options);
+    Bench { director, writer, clock }
+}
+
+impl Bench {
+    fn new() -> Self {
+        bench_with(1, options())
+    }
+    fn loads(&self) -> Vec<LoadSnapshot> {
+        self.director.services().pool.load().endpoints.iter().map(|e| e.live.load()).collect()
+    }
+    fn in_flight(&self) -> u32 {
+        self.loads().iter().map(|l| l.requests).sum()
+    }
+    fn ask(&self, subset: SubsetHint) -> Result<Route, RouteError> {
+        self.director.decide(envelope(subset, &[]))
+    }
+}
+
+fn envelope(subset: SubsetHint, headers: &[(&str, &str)]) -> Envelope {
+    let mut all = Headers::default();
+    headers.iter().for_each(|(name, value)| all.push(name, Bytes::copy_from_slice(value.as_bytes())));
+    let parsed = Parsed {
+        model: Some("m\"x".into()),
+        model_span: Some(9..14),
+        ..Parsed::opaque(Api::ChatCompletions)
+    };
+    Envelope {
+        received: crate::clock::Moment::from_nanos(1),
+        headers: all,
+        subset,
+        body: BodyView::Whole(parsed),
+        body_bytes: 100,
+    }
+}
+
+#[test]
+fn a_route_holds_its_place_until_it_ends() {
+    let bench = Bench::new();
+    let routes: Vec<_> = (0..3).map(|_| bench.ask(SubsetHint::Absent).unwrap()).collect();
+    assert!(bench.loads().iter().all(|l| l.requests == 1), "the least busy is picked: {:?}", bench.loads());
+    let mut routes = routes.into_iter();
+    routes.next().unwrap().finish(Usage::default(), Ending::Natural);
+    assert_eq!(bench.in_flight(), 2);
+    drop(routes);
+    assert_eq!(bench.loads(), vec![LoadSnapshot::default(); 3]);
+}
+
+#[test]
+fn the_reservation_moves_to_the_endpoint_that_serves() {
+    let bench = bench_with(2, options());
+    let mut route = bench.ask(SubsetHint::Absent).unwrap();
+    let (first, second) =
+        route.destination().split_once(',').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    assert_eq!(*route.serving().destination, *first);
+    route.on_response_headers(Some(200), Some(&second), &Headers::default());
+    assert_eq!(*route.serving().destination, *second);
+    let pool = bench.director.services().pool.load();
+    assert_eq!(pool.endpoint_at(&first).unwrap().live.load().requests, 0);
+    assert_eq!(pool.endpoint_at(&second).unwrap().live.load().requests, 1);
+    drop(route);
+    assert_eq!(bench.in_flight(), 0);
+}
+
+#[test]
+fn the_subset_hint_is_kept_and_fails_closed() {
+    let bench = Bench::new();
+    for _ in 0..8 {
+        let route = bench.ask(SubsetHint::from_texts(["10.0.0.1:2"])).unwrap();
+        assert_eq!(route.destination(), "10.0.0.1:2");
+    }
+    assert!(bench.ask(SubsetHint::from_texts(["10.0.0.1"])).is_ok(), "a bare address is every port of it");
+    for nothing in [vec![], vec!["10.0.0.9:1"], vec!["garbage in"]] {
+        let refused = bench.ask(SubsetHint::from_texts(nothing)).unwrap_err();
+        assert!(matches!(refused, RouteError::SubsetEmpty { endpoints: 3 }), "{refused}");
+    }
+    let ignoring = bench_with(1, Options { subset_filter: false, ..options() });
+    assert!(ignoring.ask(SubsetHint::Only(vec![])).is_ok());
+}
+
+#[test]
+fn a_pool_without_endpoints_is_unavailable() {
+    let mut bench = Bench::new();
+    bench.writer.apply([PoolEvent::Endpoints(vec![])]);
+    let refused = bench.ask(SubsetHint::Absent).unwrap_err();
+    assert_eq!(
+        (refused.class(), refused.dropped_reason()),
+        (ErrorClass::Unavailable, Some("rejected-no-endpoints"))
+    );
+}
+
+#[test]
+fn a_suspect_is_picked_for_a_probe_and_when_nothing_else_is_left() {
+    let bench = Bench::new();
+    let pool = bench.director.services().pool.load();
+    let health = &bench.director.services().health;
+    for _ in 0..2 {
+        health.scrape_failed(&pool.endpoints[0], ScrapeFailure::Refused { serving_port: true });
+    }
+    assert!(pool.endpoints[0].live.is_suspect());
+    health.scrape_ok(&pool.endpoints[0]);
+    bench.clock.advance(Duration::from_secs(2));
+    let picked = |n: usize| (0..n).map(|_| bench.ask(SubsetHint::Absent).unwrap().destination().to_owned());
+    let probes = picked(20).filter(|d| d == "10.0.0.1:1").count();
+    assert_eq!(probes, 1, "one probe a second");
+    let only = bench.ask(SubsetHint::from_texts(["10.0.0.1:1"])).unwrap();
+    assert_eq!(only.destination(), "10.0.0.1:1");
+}
+
+#[test]
+fn only_sheddable_requests_are_refused_by_a_full_pool() {
+    let bench = Bench::new();
+    let pool = bench.director.services().pool.load();
+    for endpoint in &pool.endpoints {
+        let full = Sample { waiting: Some(50), kv_usage: Some(1.0), ..Sample::empty(bench.clock.now()) };
+        endpoint.live.publish(full);
+    }
+    let sheddable = envelope(SubsetHint::Absent, &[(names::OBJECTIVE[0], "batch")]);
+    assert!(matches!(bench.director.decide(sheddable).unwrap_err(), RouteError::Shed));
+    assert!(bench.ask(SubsetHint::Absent).is_ok());
+}
+
+#[test]
+fn a_model_that_nobody_lists_is_passed_on_or_refused() {
+    let strict = bench_with(1, Options { unknown_model: UnknownModel::Reject, ..options() });
+    assert!(strict.ask(SubsetHint::Absent).is_ok(), "nobody has said what it serves");
+    let pool = strict.director.services().pool.load();
+    pool.endpoints.iter().for_each(|e| e.live.publish_models(vec!["other".into()]));
+    let refused = strict.ask(SubsetHint::Absent).unwrap_err();
+    assert_eq!(refused.class(), ErrorClass::NotFound);
+    pool.endpoints[1].live.publish_models(vec!["m\"x".into()]);
+    assert!(strict.ask(SubsetHint::Absent).is_ok());
+}
+
+#[test]
+fn a_rewritten_model_replaces_its_token_and_is_restored_in_the_answer() {
+    let bench = bench_with(1, Options { trusted: TrustedHeaders::ALL, ..options() });
+    let route =
+        bench.director.decide(envelope(SubsetHint::Absent, &[(names::MODEL_REWRITE[0], "a\"b")])).unwrap();
+    assert_eq!(route.model_rewrite(), Some((9..14, Bytes::from_static(br#""a\"b""#))));
+    assert_eq!(route.restore_model(), Some(("a\"b", "m\"x")));
+    let same = bench.ask(SubsetHint::Absent).unwrap();
+    assert_eq!((same.model_rewrite(), same.restore_model()), (None, None));
+}
