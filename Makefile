@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
+# Thousands of connections at once need more descriptors than many a shell allows.
+MORE_FILES := ulimit -n "$$(ulimit -Hn)" 2>/dev/null || true;
 # The Envoy versions that `make test` and `make demo` use (the last one is the demo's).
 ENVOY_VERSIONS ?= $(shell cat scripts/envoy-versions)
 
@@ -18,7 +20,7 @@ demo: ## Four simulated engines, Pointsman and a real Envoy on this machine: rou
 
 .PHONY: test
 test: check envoy ## Everything that must hold: formatting, lints, docs, licences, unit, property and integration tests with real Envoys
-	POINTSMAN_ENVOY_VERSIONS="$(ENVOY_VERSIONS)" $(CARGO) test --locked
+	$(MORE_FILES) POINTSMAN_ENVOY_VERSIONS="$(ENVOY_VERSIONS)" $(CARGO) test --locked
 
 .PHONY: check
 check: ## Formatting, lints, docs, licences and shipped files; no tests
@@ -44,7 +46,7 @@ test-envoy-matrix: ## The tests of the body modes with every Envoy version on Py
 
 .PHONY: test-long
 test-long: envoy ## The tests too long for `make test`: 100,000 requests, 5,000 streams at once, 200 bodies of 64 MiB
-	POINTSMAN_ENVOY_VERSIONS="$(ENVOY_VERSIONS)" $(CARGO) test --locked --test it -- --ignored --nocapture --test-threads 1 long_
+	$(MORE_FILES) POINTSMAN_ENVOY_VERSIONS="$(ENVOY_VERSIONS)" $(CARGO) test --locked --test it -- --ignored --nocapture --test-threads 1 long_
 
 .PHONY: bench
 bench: ## The micro benchmarks

@@ -287,3 +287,43 @@ async fn from_listening_to_the_first_good_request() {
     println!("from listening to the first good request: {took:?}");
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forged_destination_never_arrives_with_the_picker_up() {
+    needs_envoy!("envoy_failures::a_forged_destination_never_arrives_with_the_picker_up");
+    let _machine = support::shared().await;
+    for variant in VARIANTS {
+        let decoy = Decoy::start().await;
+        let stack = Plan::new(variant, &envoy::newest()).start().await;
+        for post in [true, false] {
+            let answer = send(&stack, post, &decoy).await.unwrap();
+            assert_eq!(answer.status, 200, "{variant}");
+            let received = answer.received("x-gateway-destination-endpoint");
+            assert_eq!(received, [answer.header("x-inference-pod")], "{variant}");
+            let everything = answer.json()["headers"].to_string();
+            assert!(!everything.contains(&decoy.address()), "{variant}: {everything}");
+        }
+        assert_eq!(decoy.connections(), 0, "{variant}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_picker_that_drains_gets_no_new_requests_and_finishes_the_old_ones() {
+    needs_envoy!("envoy_failures::a_picker_that_drains_gets_no_new_requests_and_finishes_the_old_ones");
+    let _machine = support::shared().await;
+    let decoy = Decoy::start().await;
+    let mut stack = Plan::new("full-duplex", &envoy::newest()).decode_step("40ms").start().await;
+    let mut response = stack.client.open(streaming(&stack, &decoy, client::full(chat(200)))).await.unwrap();
+    response.frame().await.expect("an event").expect("an event");
+    stack.picker.process.signal("TERM");
+    stack.envoy.await_picker_health(false).await;
+    assert_eq!(outcome(send(&stack, true, &decoy).await), "500", "no picker is left for new requests");
+    let whole = client::read(response).await.unwrap();
+    assert!(whole.body.ends_with(b"data: [DONE]\n\n"), "the old request ends well");
+    support::await_that("the picker ends by itself", || {
+        let running = stack.picker.process.is_running();
+        async move { !running }
+    })
+    .await;
+    assert_eq!(stack.picker.error_lines(), Vec::<String>::new());
+}

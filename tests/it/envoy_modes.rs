@@ -1,7 +1,9 @@
 //! Each body mode with each Envoy: every request lands where the picker sent it, byte for byte, and nothing stays behind.
 
 use crate::needs_envoy;
-use crate::support::{self, envoy, mixed, stack::Plan};
+use crate::support::stack::{Plan, Stack};
+use crate::support::{self, envoy, mixed};
+use std::collections::BTreeMap;
 
 const MIXED_REQUESTS: u64 = 2_000;
 
@@ -9,12 +11,26 @@ async fn mixed_requests_land_where_picked(variant: &str) {
     let _machine = support::shared().await;
     for version in envoy::versions() {
         let stack = Plan::new(variant, &version).start().await;
+        let before = picks(&stack).await;
         let engines = mixed::run(&stack.client, MIXED_REQUESTS, 16).await;
+        assert_eq!(engines, difference(&picks(&stack).await, &before), "served against picked, by engine");
         println!("{variant}, Envoy {version}: {MIXED_REQUESTS} requests, by engine {engines:?}");
         assert_eq!(engines.len(), stack.engines.len(), "every engine serves: {engines:?}");
         stack.await_idle().await;
         stack.assert_clean().await;
     }
+}
+
+/// How often the picker chose each engine so far, by address.
+async fn picks(stack: &Stack) -> BTreeMap<String, u64> {
+    let page = stack.picker.metrics().await;
+    let by_port = page.by("llm_d_epp_scheduler_attempts_total", "port");
+    let ports = by_port.into_iter().filter(|(port, _)| !port.is_empty());
+    ports.map(|(port, count)| (format!("127.0.0.1:{port}"), count as u64)).collect()
+}
+
+fn difference(after: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    after.iter().map(|(key, count)| (key.clone(), count - before.get(key).copied().unwrap_or(0))).collect()
 }
 
 macro_rules! mode {
