@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
 
+/// A chat request. Prompts come again after a thousand, so that what the picker remembers of them, which has a bound of
+/// its own, is the same after the first requests as at the end.
 fn chat(number: u64, max_tokens: u32) -> Bytes {
+    let number = number % 1_000;
     let value = json!({
         "model": stack::MODEL,
         "messages": [{"role": "user", "content": format!("{number}: {}", "abcdefgh ".repeat(number as usize % 60))}],
@@ -77,7 +80,7 @@ async fn load_leaves_nothing_behind(first: u64, all: u64, at_once: usize) {
         after / MIB
     );
     quick.assert_clean().await;
-    assert!(after as f64 <= memory as f64 * 1.1 + 4.0 * MIB as f64, "memory grew from {memory} to {after}");
+    assert!(after as f64 <= memory as f64 * 1.1, "memory grew from {memory} to {after}");
     assert!(files_after <= files + 8, "descriptors grew from {files} to {files_after}");
     drop(quick);
 
