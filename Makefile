@@ -20,7 +20,7 @@ demo: ## Four simulated engines, Pointsman and a real Envoy on this machine: rou
 
 .PHONY: test
 test: check envoy ## Everything that must hold: formatting, lints, docs, licences, unit, property and integration tests with real Envoys
-	$(MORE_FILES) POINTSMAN_ENVOY_VERSIONS="$(ENVOY_VERSIONS)" $(CARGO) test --locked
+	$(MORE_FILES) POINTSMAN_ENVOY_VERSIONS="$(ENVOY_VERSIONS)" $(CARGO) test --locked --no-fail-fast
 
 .PHONY: check
 check: ## Formatting, lints, docs, licences and shipped files; no tests
