@@ -74,9 +74,9 @@ impl Director {
             span.failed(e.code());
             self.count_refusal(&identified.request, e);
         });
-        let (candidates, outcome) = chosen?;
+        let choice = chosen?;
         drop(orchestration);
-        Ok(self.depart(plan, identified, &candidates, outcome, Passage { has_body, span }))
+        Ok(self.depart(plan, identified, &choice, Passage { has_body, span }))
     }
 
     /// Admission, candidates, producers, scheduling.
@@ -87,24 +87,48 @@ impl Director {
         subset: &SubsetHint,
         request: &InferenceRequest,
         rng: &mut fastrand::Rng,
-    ) -> Result<(Candidates, SchedulingOutcome), RouteError> {
+    ) -> Result<Choice, RouteError> {
         self.admit(plan, &pool, request)?;
         let now = self.services.clock.now();
         let sets = gather(&pool, subset, &self.services.health, now)
             .inspect_err(|_e| self.services.requests.considered(0, 0, 0, DecisionResult::NoPods))?;
         let mut refused = RouteError::Internal("no set of endpoints was tried".to_owned());
-        for rows in sets {
+        let mut sets = sets.into_iter();
+        while let Some(rows) = sets.next() {
             self.check_model(&pool, &rows, request)?;
+            let probe = rows.len() == 1 && sets.len() > 0;
             let candidates = self.freeze(plan, &pool, rows, request);
             let scheduled = plan.scheduler.run(request, &candidates, rng);
             self.record_schedule(now, &candidates, scheduled.as_ref().ok(), request);
             match scheduled {
-                Ok(outcome) => return Ok((candidates, outcome)),
+                Ok(outcome) => {
+                    let rest = sets.next().filter(|_| probe);
+                    let spare =
+                        rest.map(|rows| self.spare(plan, &pool, rows, request, rng)).unwrap_or_default();
+                    return Ok(Choice { candidates, outcome, spare });
+                }
                 Err(problem @ ScheduleError::Filtered { .. }) => refused = problem.into(),
                 Err(problem) => return Err(problem.into()),
             }
         }
         Err(refused)
+    }
+
+    /// Where a probe may fall back to, when the configuration asks for fallbacks at all: to where the request would
+    /// have gone without it.
+    fn spare(
+        &self,
+        plan: &Plan,
+        pool: &Arc<PoolSnapshot>,
+        rows: Vec<u32>,
+        request: &InferenceRequest,
+        rng: &mut fastrand::Rng,
+    ) -> Vec<Arc<Endpoint>> {
+        let candidates = self.freeze(plan, pool, rows, request);
+        let Ok(outcome) = plan.scheduler.run(request, &candidates, rng) else { return Vec::new() };
+        let targets: Vec<_> = outcome.primary.iter().map(|p| Arc::clone(candidates.endpoint(p))).collect();
+        let wanted = targets.len() - 1;
+        targets.into_iter().take(wanted).collect()
     }
 
     /// The candidates with their numbers and what producers say of them.
@@ -177,30 +201,26 @@ impl Director {
     }
 
     /// Reserves, asks the hooks, and makes the route.
-    fn depart(
-        &self,
-        plan: Arc<Plan>,
-        identified: Identified,
-        candidates: &Candidates,
-        outcome: SchedulingOutcome,
-        passage: Passage,
-    ) -> Route {
+    fn depart(&self, plan: Arc<Plan>, identified: Identified, choice: &Choice, passage: Passage) -> Route {
+        let Choice { candidates, outcome, spare } = choice;
         let Identified { request, rewritten_by, id_is_new } = identified;
         if let Some(object) = rewritten_by {
             self.services.requests.rewritten(&object, request.model(), &request.target_model);
         }
         let mut edits = HeaderEdits::default();
-        let departure = Departure { request: &request, candidates, outcome: &outcome };
+        let departure = Departure { request: &request, candidates, outcome };
         for (_, hook) in &plan.pre_request {
             hook.before_send(&departure, &mut edits);
         }
         if let Some((name, value)) = passage.span.inject() {
             edits.set(name, value);
         }
-        let chosen: Vec<Arc<Endpoint>> =
+        let mut chosen: Vec<Arc<Endpoint>> =
             outcome.primary.iter().map(|p| Arc::clone(candidates.endpoint(p))).collect();
+        let others = spare.iter().filter(|s| chosen.iter().all(|c| c.slot != s.slot)).cloned();
+        chosen.extend(others.collect::<Vec<_>>());
         let destination = destinations(&chosen);
-        let (reservations, targets) = reserve(&plan, &request, candidates, &outcome);
+        let (reservations, targets) = reserve(&plan, &request, candidates, outcome);
         let series = self.services.requests.series(
             request.model(),
             &request.target_model,
@@ -210,7 +230,7 @@ impl Director {
         if passage.has_body {
             series.routed(request.body_bytes);
         }
-        let scores = self.options.emit_scores.then(|| scores(candidates, &outcome)).flatten();
+        let scores = self.options.emit_scores.then(|| scores(candidates, outcome)).flatten();
         let mut chosen = chosen.into_iter();
         let primary =
             chosen.next().unwrap_or_else(|| Arc::clone(candidates.endpoint(outcome.primary.first())));
@@ -234,6 +254,14 @@ impl Director {
             response: Default::default(),
         }
     }
+}
+
+/// What was chosen for a request.
+struct Choice {
+    candidates: Candidates,
+    outcome: SchedulingOutcome,
+    /// Further fallbacks.
+    spare: Vec<Arc<Endpoint>>,
 }
 
 /// What a request carries past scheduling.

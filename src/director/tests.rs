@@ -207,6 +207,24 @@ fn a_suspect_is_picked_for_a_probe_and_when_nothing_else_is_left() {
 }
 
 #[test]
+fn a_probe_falls_back_to_a_trusted_endpoint_where_fallbacks_are_wanted() {
+    for (targets, addresses) in [(1, 1), (2, 2)] {
+        let bench = bench_with(targets, options());
+        let pool = bench.director.services().pool.load();
+        let health = &bench.director.services().health;
+        (0..2).for_each(|_| {
+            health.scrape_failed(&pool.endpoints[0], ScrapeFailure::Refused { serving_port: true })
+        });
+        health.scrape_ok(&pool.endpoints[0]);
+        bench.clock.advance(Duration::from_secs(2));
+        let probe = bench.ask(SubsetHint::Absent).unwrap();
+        let named: Vec<_> = probe.destination().split(',').collect();
+        assert_eq!((named[0], named.len()), ("10.0.0.1:1", addresses));
+        assert!(named[1..].iter().all(|other| *other != "10.0.0.1:1"));
+    }
+}
+
+#[test]
 fn only_sheddable_requests_are_refused_by_a_full_pool() {
     let bench = Bench::new();
     let pool = bench.director.services().pool.load();
