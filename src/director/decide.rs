@@ -8,7 +8,7 @@ use super::{
 };
 use crate::endpoint::{Endpoint, Reservation, ReservationRole};
 use crate::plugin::{AdmissionView, Departure, HeaderEdits, ScheduleError, SchedulingOutcome};
-use crate::pool::{Candidates, PoolSnapshot};
+use crate::pool::{Candidates, PoolSnapshot, Position};
 use crate::request::parser::Intake;
 use crate::request::{Headers, InferenceRequest, ParseError};
 use crate::telemetry::requests::DecisionResult;
@@ -200,6 +200,17 @@ impl Director {
         self.services.requests.considered(candidates.len(), candidates.len() - scored, scored, result);
     }
 
+    /// Counts how much of the prompt the chosen endpoint is believed to hold.
+    fn record_prediction(&self, plan: &Plan, candidates: &Candidates, position: Position) {
+        let Some(matches) = plan.prefix.and_then(|id| candidates.attributes.get(id)) else { return };
+        let bytes = |blocks: u32| {
+            u64::from(blocks) * u64::from(matches.block_tokens) * crate::request::BYTES_PER_TOKEN as u64
+        };
+        let endpoint = &candidates.endpoint(position).key;
+        let (matched, total) = (bytes(matches.matched(position)), bytes(matches.total_blocks));
+        self.services.requests.prefix_predicted(endpoint, matched, total);
+    }
+
     /// Reserves, asks the hooks, and makes the route.
     fn depart(&self, plan: Arc<Plan>, identified: Identified, choice: &Choice, passage: Passage) -> Route {
         let Choice { candidates, outcome, spare } = choice;
@@ -212,6 +223,7 @@ impl Director {
         for (_, hook) in &plan.pre_request {
             hook.before_send(&departure, &mut edits);
         }
+        self.record_prediction(&plan, candidates, outcome.primary.first());
         if let Some((name, value)) = passage.span.inject() {
             edits.set(name, value);
         }

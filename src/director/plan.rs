@@ -1,7 +1,7 @@
 //! Everything of one configuration that a request meets, built whole and swapped whole.
 
-use crate::plugin::{CostModel, DataProducer, PreRequest, ResponseHook, SaturationDetector};
-use crate::pool::Columns;
+use crate::plugin::{CostModel, DataProducer, PreRequest, PrefixMatches, ResponseHook, SaturationDetector};
+use crate::pool::{AttributeId, Columns};
 use crate::request::parser::ParserSet;
 use crate::scheduling::Scheduler;
 use std::fmt;
@@ -28,6 +28,8 @@ pub struct Plan {
     pub saturation: Arc<dyn SaturationDetector>,
     /// Request parsers in order of precedence; a fallback is the last.
     pub parsers: ParserSet,
+    /// What the prefix producer, if there is one, says of the candidates.
+    pub prefix: Option<AttributeId<PrefixMatches>>,
     /// Columns of the candidates that any plugin of the plan reads.
     pub columns: Columns,
 }

@@ -72,6 +72,7 @@ fn plan(targets: usize, state: &StateStore, clock: &Clock) -> Plan {
         response: vec![],
         saturation: build("utilization-detector", none, state, clock).saturation.unwrap(),
         parsers: ParserSet::default(),
+        prefix: None,
         columns: Default::default(),
     }
 }

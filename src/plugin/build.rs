@@ -106,6 +106,15 @@ impl AttributeTable {
             self.ids.len() - 1
         }))
     }
+    /// The place of the first attribute `kind` of type `T` that anyone writes.
+    pub fn offered<T: Any>(&self, kind: &'static str) -> Option<AttributeId<T>> {
+        let (_, producer) = self.offers.iter().find(|(k, _)| *k == kind)?;
+        let wanted = TypeId::of::<T>();
+        self.ids
+            .iter()
+            .position(|(k, p, t)| *k == kind && p == producer && *t == wanted)
+            .map(AttributeId::new)
+    }
     /// The place of the configured metric `name`.
     pub fn scalar(&mut self, name: &str) -> ScalarId {
         let found = self.scalars.iter().position(|s| s == name).unwrap_or_else(|| {

@@ -8,7 +8,7 @@ use crate::config::{ConfigErrors, Findings, Loaded, Problem, decode, parsers, re
 use crate::datalayer::{self, SourceBinding};
 use crate::director::{self, Plan};
 use crate::discovery;
-use crate::plugin::{BuildError, DiscoverySpec, Registry, StateStore};
+use crate::plugin::{BuildError, DiscoverySpec, PrefixMatches, Registry, StateStore};
 use crate::request::ParserKind;
 use crate::request::parser::ParserSet;
 use crate::scheduling;
@@ -108,6 +108,7 @@ pub fn assemble(loaded: &Loaded, inputs: &Inputs<'_>) -> Result<Assembled, Confi
         saturation: saturation.ok_or_else(|| missing("saturation detector"))?,
         parsers: ParserSet::new(&parsers),
         cost,
+        prefix: table.offered(PrefixMatches::KIND),
         columns: table.columns,
     };
     Ok(Assembled { plan, parsers, data: DataPlan { sources, scalars: table.scalars, discovery }, notices })
