@@ -7,7 +7,7 @@ use crate::support::{self, envoy};
 use http_body_util::BodyExt;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const IN_FLIGHT: &str = "pointsman_endpoint_in_flight_requests";
 
@@ -21,20 +21,23 @@ async fn the_second_target_serves_when_the_first_is_dead_and_accounting_moves_to
         let mut stack = Plan::new("override-host", &version).targets(2).decode_step("20ms").start().await;
         let (dead, alive) = (stack.engines[0].address(), stack.engines[1].address());
         stack.engines[0].process.kill();
-        // Once the picker knows, only its probes are for the dead engine: one a second.
-        let (mut fell_over, mut sent) = (0, 0);
-        let start = Instant::now();
-        while fell_over < 3 {
-            let text = format!("number {sent}");
+        // At once and together: the picker takes the engine out as soon as two scrapes were refused.
+        let requests = (0..32).map(|number| {
+            let text = format!("number {number}");
             let body = json!({"model": stack::MODEL, "messages": [{"role": "user", "content": text}]});
-            let answer = stack.client.post("/echo", body.to_string()).await.unwrap();
+            let client = stack.client.clone();
+            async move { client.post("/echo", body.to_string()).await.unwrap() }
+        });
+        let mut fell_over = 0;
+        let answers = futures::future::join_all(requests).await;
+        for answer in &answers {
             assert_eq!(answer.status, 200, "Envoy {version}: {}", String::from_utf8_lossy(&answer.body));
             assert_eq!(answer.header("x-inference-pod"), alive);
             let named = answer.received("x-gateway-destination-endpoint").concat();
             fell_over += usize::from(named.starts_with(&dead) && named.ends_with(&alive));
-            sent += 1;
-            assert!(start.elapsed() < support::PATIENCE, "{fell_over} of {sent} requests fell over");
         }
+        let sent = answers.len();
+        assert!(fell_over > 0, "none of {sent} requests was for the dead engine first");
         println!(
             "override_host, Envoy {version}: {fell_over} of {sent} requests went to the dead engine first"
         );

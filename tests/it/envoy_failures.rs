@@ -133,7 +133,7 @@ async fn answers_of(version: &str, variant: &str, allow: bool) -> Vec<String> {
         restart(&mut stack).await;
     }
     for post in [true, false] {
-        stack.picker.process.signal("STOP");
+        stack.picker.process.freeze().await;
         let at_once = outcome(send(&stack, post, &decoy).await);
         stack.envoy.await_picker_health(false).await;
         let later = outcome(send(&stack, post, &decoy).await);
@@ -245,7 +245,7 @@ async fn a_frozen_picker_costs_no_more_than_the_pings_and_new_requests_nothing()
     needs_envoy!("envoy_failures::a_frozen_picker_costs_no_more_than_the_pings_and_new_requests_nothing");
     let _machine = support::shared().await;
     let mut stack = Plan::new("full-duplex", &envoy::newest()).start().await;
-    stack.picker.process.signal("STOP");
+    stack.picker.process.freeze().await;
     let frozen = Instant::now();
     let waiting = stack.client.post("/echo", chat(3));
     let later = async {

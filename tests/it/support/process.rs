@@ -50,6 +50,19 @@ impl Process {
         assert!(status.success(), "cannot send {name} to {}", self.name);
     }
 
+    /// Stops the process as a whole; returns when none of its threads runs any more.
+    pub async fn freeze(&self) {
+        self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.id());
+        super::await_that("every thread is stopped", || async {
+            std::fs::read_dir(&tasks).unwrap().all(|task| {
+                let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+                stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+            })
+        })
+        .await;
+    }
+
     /// `kill -9`, and waits for the end.
     pub fn kill(&mut self) -> ExitStatus {
         self.child.kill().ok();
