@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::Clock;
 use crate::endpoint::health::{HealthTracker, ScrapeFailure};
-use crate::endpoint::{EndpointKey, Labels, LoadSnapshot, Sample};
+use crate::endpoint::{EndpointKey, LoadSnapshot, Sample};
 use crate::plugin::{AttributeTable, BuildContext, Roles, StateStore, WeightedScorer};
 use crate::pool::{self, EndpointSpec, PoolEvent, PoolSpec, PoolWriter};
 use crate::request::parser::ParserSet;
@@ -46,7 +46,16 @@ fn build(name: &str, parameters: serde_json::Value, state: &StateStore, clock: &
     (row.build)(&mut context).unwrap()
 }
 
-fn plan(targets: usize, state: &StateStore, clock: &Clock) -> Plan {
+/// A plan that keeps requests to endpoints labelled `app: a`, when `only_a`.
+fn filtered(only_a: bool, state: &StateStore, clock: &Clock) -> Vec<Filtering> {
+    let parameters = serde_json::json!({ "matchLabels": { "app": "a" } });
+    let filter = build("label-selector-filter", parameters, state, clock).filter.unwrap();
+    if only_a { vec![("only-a".into(), "label-selector-filter", filter)] } else { vec![] }
+}
+
+type Filtering = (Arc<str>, &'static str, Arc<dyn crate::plugin::Filter>);
+
+fn plan(targets: usize, only_a: bool, state: &StateStore, clock: &Clock) -> Plan {
     let none = serde_json::Value::Null;
     let picker = build("max-score-picker", serde_json::json!({ "maxNumOfEndpoints": targets }), state, clock);
     let scorer = WeightedScorer {
@@ -57,7 +66,7 @@ fn plan(targets: usize, state: &StateStore, clock: &Clock) -> Plan {
     };
     let profile = Profile {
         name: "default".into(),
-        filters: vec![],
+        filters: filtered(only_a, state, clock),
         scorers: vec![scorer],
         picker: picker.picker.unwrap(),
     };
@@ -82,12 +91,16 @@ fn endpoint(name: &str, port: u16) -> EndpointSpec {
         key: EndpointKey { namespace: "default".into(), name: name.into(), rank: 0 },
         address: format!("10.0.0.1:{port}").parse().unwrap(),
         metrics_address: None,
-        labels: Labels::default(),
+        labels: [("app".to_owned(), name.to_owned())].into_iter().collect(),
         process_mark: None,
     }
 }
 
 fn bench_with(targets: usize, options: Options) -> Bench {
+    bench_of(targets, false, options)
+}
+
+fn bench_of(targets: usize, only_a: bool, options: Options) -> Bench {
     let (clock, state) = (Clock::manual(), StateStore::default());
     let (mut writer, reader) = pool::channel();
     writer.apply([
@@ -98,7 +111,7 @@ fn bench_with(targets: usize, options: Options) -> Bench {
     let health = Arc::new(HealthTracker::new(clock.clone()));
     health.set_pool(&reader.load().endpoints);
     let services = Services::new(reader, health, RequestMetrics::unread(), clock.clone(), 1);
-    let director = Director::new(services, plan(targets, &state, &clock), options);
+    let director = Director::new(services, plan(targets, only_a, &state, &clock), options);
     Bench { director, writer, clock }
 }
 
@@ -223,6 +236,22 @@ fn a_probe_falls_back_to_a_trusted_endpoint_where_fallbacks_are_wanted() {
         assert_eq!((named[0], named.len()), ("10.0.0.1:1", addresses));
         assert!(named[1..].iter().all(|other| *other != "10.0.0.1:1"));
     }
+}
+
+#[test]
+fn a_suspect_serves_when_the_filters_leave_nobody_else() {
+    let bench = bench_of(1, true, options());
+    let pool = bench.director.services().pool.load();
+    let health = &bench.director.services().health;
+    (0..2).for_each(|_| {
+        health.scrape_failed(&pool.endpoints[0], ScrapeFailure::Refused { serving_port: true })
+    });
+    assert!(pool.endpoints[0].live.is_suspect());
+    for _ in 0..3 {
+        assert_eq!(bench.ask(SubsetHint::Absent).unwrap().destination(), "10.0.0.1:1");
+    }
+    let refused = bench.ask(SubsetHint::from_texts(["10.0.0.1:2"])).unwrap_err();
+    assert_eq!(refused.class(), ErrorClass::Saturated, "{refused}");
 }
 
 #[test]

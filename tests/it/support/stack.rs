@@ -124,6 +124,7 @@ impl Plan {
         }
         let envoy = Envoy::start(&self.version, &configuration, folder.path()).await;
         let mut stack = Stack { client: Client::new(envoy.port), engines, picker, envoy, folder };
+        stack.await_picker().await;
         stack.await_serving().await;
         stack
     }
@@ -172,6 +173,18 @@ pub struct Stack {
 }
 
 impl Stack {
+    /// Waits until the picker is ready and Envoy has seen it: a configuration that fails open serves without it before.
+    async fn await_picker(&mut self) {
+        let port = self.picker.metrics_port;
+        let process = &mut self.picker.process;
+        super::await_that("the picker answers /readyz", || {
+            process.assert_alive();
+            async move { super::client::get(port, "/readyz").await.is_ok_and(|answer| answer.status == 200) }
+        })
+        .await;
+        self.envoy.await_picker_health(true).await;
+    }
+
     /// Waits until a request that needs an engine goes through.
     pub async fn await_serving(&mut self) {
         let client = self.client.clone();
