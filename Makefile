@@ -48,6 +48,14 @@ test-envoy-matrix: ## The tests of the body modes with every Envoy version on Py
 test-long: envoy ## The tests too long for `make test`: 100,000 requests, 5,000 streams at once, 200 bodies of 64 MiB
 	$(MORE_FILES) POINTSMAN_ENVOY_VERSIONS="$(ENVOY_VERSIONS)" $(CARGO) test --locked --test it -- --ignored --nocapture --test-threads 1 long_
 
+# The custom resources of upstream where a copy of them lies beside this tree, else the short forms of the tests.
+POINTSMAN_CRDS ?= $(firstword $(wildcard ../shared/reference/manifests) tests/kube/crds)
+.PHONY: test-kube
+test-kube: ## The tests against a real Kubernetes API server, built from its Go module once (some minutes), with a real etcd
+	server="$$(scripts/kube-apiserver)"; etcd="$$(scripts/etcd)"; \
+	POINTSMAN_KUBE_APISERVER="$$server" POINTSMAN_ETCD="$$etcd" POINTSMAN_CRDS="$$(realpath $(POINTSMAN_CRDS))" \
+	$(CARGO) test --locked --test it kube_
+
 .PHONY: bench
 bench: ## The micro benchmarks
 	$(CARGO) bench --locked

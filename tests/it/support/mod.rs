@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test module uses its own part of the harness")]
 
+pub mod api_server;
 pub mod client;
 pub mod decoy;
 pub mod envoy;
