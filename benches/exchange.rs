@@ -1,132 +1,15 @@
 //! One exchange without IO: request headers, a body in pieces, the pick, the response. What a request costs at the edge
 //! beside gRPC itself.
 
-use bytes::Bytes;
+#[path = "support/exchange.rs"]
+mod setup;
+
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use pointsman::clock::Moment;
-use pointsman::director::{Envelope, RouteError, RoutedRequest, Router};
+use pointsman::ext_proc::Meters;
 use pointsman::ext_proc::budget::Budget;
-use pointsman::ext_proc::exchange::{Exchange, Step};
-use pointsman::ext_proc::{Limits, Meters};
-use pointsman::plugin::HeaderEdits;
-use pointsman::proto::ext_proc::{Event, HeaderMap, HeaderValue, HttpBody, HttpHeaders, ProcessingRequest};
-use pointsman::request::{Api, Ending, Headers, Intake, ParseError, ParserKind, ParserSet, Usage};
-use std::hint::black_box;
-use std::ops::Range;
+use pointsman::request::{ParserKind, ParserSet};
+use setup::{Here, messages, run};
 use std::sync::Arc;
-
-/// What a proxy sends at once.
-const CHUNK: usize = 64 * 1024;
-
-struct Here(ParserSet);
-
-struct Routed(HeaderEdits);
-
-impl Router for Here {
-    type Route = Routed;
-    fn open(&self, headers: &Headers) -> Result<Intake, ParseError> {
-        self.0.open(headers)
-    }
-    async fn route(&self, _envelope: Envelope) -> Result<Routed, RouteError> {
-        Ok(Routed(HeaderEdits::default()))
-    }
-    fn refused(&self, _headers: &Headers, _error: &RouteError) {}
-}
-
-impl RoutedRequest for Routed {
-    fn destination(&self) -> &str {
-        "10.0.0.1:8000"
-    }
-    fn edits(&self) -> &HeaderEdits {
-        &self.0
-    }
-    fn model_rewrite(&self) -> Option<(Range<usize>, Bytes)> {
-        None
-    }
-    fn request_id_to_set(&self) -> Option<&str> {
-        None
-    }
-    fn api(&self) -> Api {
-        Api::ChatCompletions
-    }
-    fn streaming(&self) -> bool {
-        false
-    }
-    fn scores(&self) -> Option<&[(Arc<str>, f64)]> {
-        None
-    }
-    fn on_response_headers(&mut self, _: Option<u16>, _: Option<&str>, _: &Headers) -> HeaderEdits {
-        HeaderEdits::default()
-    }
-    fn on_response_chunk(&mut self, _: usize, _: Usage) {}
-    fn restore_model(&self) -> Option<(&str, &str)> {
-        None
-    }
-    fn finish(self, _: Usage, _: Ending) {}
-}
-
-fn message(event: Event) -> ProcessingRequest {
-    ProcessingRequest { metadata_context: None, protocol_config: None, request: Some(event) }
-}
-
-fn headers(pairs: &[(&'static str, &'static str)]) -> HttpHeaders {
-    let one = |(name, value): &(&'static str, &'static str)| HeaderValue {
-        key: Bytes::from_static(name.as_bytes()),
-        value: Bytes::new(),
-        raw_value: Bytes::from_static(value.as_bytes()),
-    };
-    HttpHeaders {
-        headers: Some(HeaderMap { headers: pairs.iter().map(one).collect() }),
-        end_of_stream: false,
-    }
-}
-
-/// All messages of one exchange.
-fn messages(bytes: usize) -> Vec<ProcessingRequest> {
-    let text = "The picker keeps the number of waiting requests low. ".repeat(bytes / 53 + 1);
-    let body = format!(
-        r#"{{"model":"m","stream":true,"messages":[{{"role":"user","content":"{}"}}]}}"#,
-        &text[..bytes]
-    );
-    let request = [
-        (":method", "POST"),
-        (":path", "/v1/chat/completions"),
-        (":authority", "inference.example"),
-        ("content-type", "application/json"),
-        ("user-agent", "bench"),
-        ("accept", "*/*"),
-        ("authorization", "Bearer 0123456789"),
-        ("x-request-id", "8f1a1f2e-0000-4000-8000-000000000000"),
-    ];
-    let body = Bytes::from(body);
-    let piece =
-        |body: Bytes, end_of_stream| HttpBody { body, end_of_stream, end_of_stream_without_message: false };
-    let mut out = vec![message(Event::RequestHeaders(headers(&request)))];
-    let chunks = (0..body.len()).step_by(CHUNK).map(|at| body.slice(at..(at + CHUNK).min(body.len())));
-    out.extend(chunks.map(|chunk| message(Event::RequestBody(piece(chunk, false)))));
-    out.push(message(Event::RequestBody(piece(Bytes::new(), true))));
-    let response = [(":status", "200"), ("content-type", "text/event-stream")];
-    out.push(message(Event::ResponseHeaders(headers(&response))));
-    let event = Bytes::from_static(b"data: {\"choices\":[{\"delta\":{\"content\":\"word\"}}]}\n\n");
-    out.push(message(Event::ResponseBody(piece(event, false))));
-    out.push(message(Event::ResponseBody(piece(Bytes::new(), true))));
-    out
-}
-
-fn run(router: &Arc<Here>, budget: &Arc<Budget>, meters: &Arc<Meters>, messages: Vec<ProcessingRequest>) {
-    let now = Moment::from_nanos(1);
-    let mut exchange =
-        Exchange::new(Arc::clone(router), Limits::default(), Arc::clone(budget), Arc::clone(meters));
-    for message in messages {
-        if let Step::Route(envelope) = exchange.on_message(message, now) {
-            black_box(envelope.body_bytes);
-            exchange.on_routed(Ok(Routed(HeaderEdits::default())));
-        }
-        while let Some(reply) = exchange.pull() {
-            black_box(reply);
-        }
-    }
-}
 
 fn exchange(criterion: &mut Criterion) {
     let (budget, meters) = (Budget::new(1 << 30), Arc::new(Meters::new(false)));
@@ -134,8 +17,14 @@ fn exchange(criterion: &mut Criterion) {
     let unread = Arc::new(Here(ParserSet::new(&[ParserKind::Passthrough])));
     for (name, router) in [("exchange/read", openai), ("exchange/unread", unread)] {
         let mut group = criterion.benchmark_group(name);
-        for (label, bytes) in [("1KB", 1_000), ("32KB", 32_000), ("1MB", 1_000_000)] {
-            let all = messages(bytes);
+        let shapes = [
+            ("1KB", 1_000, 1),
+            ("1KB, 100 response chunks", 1_000, 100),
+            ("32KB", 32_000, 1),
+            ("1MB", 1_000_000, 1),
+        ];
+        for (label, bytes, events) in shapes {
+            let all = messages(bytes, events);
             group.throughput(Throughput::Bytes(bytes as u64));
             group.bench_with_input(BenchmarkId::from_parameter(label), &all, |bencher, all| {
                 bencher.iter_batched(

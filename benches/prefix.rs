@@ -1,51 +1,18 @@
 //! The approximate prefix index: a chain of 10,000 tokens looked up for all endpoints and stored for one. Prints what an
 //! entry weighs first; the aim is at most 64 bytes for a block on an endpoint.
 
+#[path = "support/prefix.rs"]
+mod setup;
+
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use pointsman::endpoint::{Incarnation, Occupant, Slot};
-use pointsman::kv::chain::chains;
-use pointsman::kv::index::{IndexChange, IndexDelta, IndexSource, PrefixIndex, Space, Tier};
-use pointsman::request::Prompt;
+use setup::{SPACE, chain, filled, occupants, store};
 use std::hint::black_box;
-
-const TOKENS: u32 = 10_000;
-const BLOCK: u32 = 64;
-const SPACE: Space = Space(1);
-
-fn occupants(n: u32) -> Vec<Occupant> {
-    (0..n).map(|slot| Occupant { slot: Slot(slot), incarnation: Incarnation(0) }).collect()
-}
-
-/// The chain of a prompt whose first `shared` tokens all prompts have.
-fn chain(own: u32, shared: u32) -> Vec<u64> {
-    let id = |i: u32| if i < shared { i } else { own.wrapping_mul(1_000_003).wrapping_add(i) };
-    chains(&Prompt::Tokens(vec![(0..TOKENS).map(id).collect()]), "model", None, BLOCK, 2048).remove(0)
-}
-
-fn store(index: &PrefixIndex, occupant: Occupant, blocks: &[u64]) {
-    index.apply(&IndexDelta {
-        space: SPACE,
-        occupant,
-        source: IndexSource::Assumed,
-        sequence: 0,
-        change: IndexChange::Store { tier: Tier::Device, blocks, capacity: None },
-    });
-}
-
-/// An index in which every endpoint holds 200 chains that share their first 6,000 tokens.
-fn filled(endpoints: u32) -> PrefixIndex {
-    let index = PrefixIndex::new(1 << 30);
-    for occupant in occupants(endpoints) {
-        (0..200).for_each(|i| store(&index, occupant, &chain(occupant.slot.0 * 200 + i, 6000)));
-    }
-    index
-}
 
 fn benches(c: &mut Criterion) {
     let mut group = c.benchmark_group("prefix index, 10k tokens");
     group.bench_function("chain of token ids", |b| b.iter(|| black_box(chain(7, 6000))));
     for n in [8, 100] {
-        let index = filled(n);
+        let index = filled(n, 200);
         let stats = index.stats();
         println!(
             "{n} endpoints: {} entries of {} blocks, {} bytes allocated for each entry, {} charged",
