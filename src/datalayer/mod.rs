@@ -9,6 +9,7 @@ pub mod extractor;
 mod incarnation;
 mod job;
 mod metric_spec;
+mod patience;
 mod poller;
 pub mod scan;
 pub mod source;
@@ -62,7 +63,8 @@ pub struct Options {
     pub period: Duration,
     /// Numbers older than this are stale, unless three periods are longer.
     pub staleness_threshold: Duration,
-    /// Most time for one fetch, connecting included.
+    /// Most time for one fetch, connecting included. A metrics page that comes quickly is given up sooner, twice in a
+    /// row, so that a hang is noticed within a second.
     pub fetch_timeout: Duration,
     /// Most bytes of one page.
     pub max_page_bytes: usize,

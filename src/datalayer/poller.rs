@@ -4,6 +4,7 @@ use super::Options;
 use super::extractor::{EnginePlan, Memo, PageReading, models};
 use super::incarnation::Restart;
 use super::job::{Job, Work};
+use super::patience::Patience;
 use super::source::{FetchError, PageReader};
 use super::status::{EndpointState, SourceState};
 use crate::clock::Clock;
@@ -64,6 +65,7 @@ struct MetricsPoller {
     memo: Memo,
     missing: Vec<String>,
     outcomes: Outcomes,
+    patience: Patience,
 }
 
 /// Handles of the metrics that every scrape writes.
@@ -87,7 +89,7 @@ impl SourcePoller {
             seconds: metrics::histogram!(names::SCRAPE_SECONDS, "source_type" => job.source_type),
         };
         let reader = PageReader::new(target, &job.path, job.tls.clone(), shared.options.max_page_bytes);
-        let period = job.period;
+        let (period, patience) = (job.period, Patience::new(shared.options.fetch_timeout));
         let source = Self { shared, state, index, period, reader, page: Vec::new() };
         Some(match plan {
             None => Poller::Models(source),
@@ -98,6 +100,7 @@ impl SourcePoller {
                 memo: Memo::default(),
                 missing: Vec::new(),
                 outcomes,
+                patience,
             }),
         })
     }
@@ -110,11 +113,10 @@ impl SourcePoller {
         Instant::now() + self.period.min(Duration::from_secs(1)).mul_f64(fastrand::f64())
     }
 
-    async fn fetch(&mut self) -> Result<(), FetchError> {
+    async fn fetch(&mut self, limit: Duration) -> Result<(), FetchError> {
         if self.page.capacity() > KEPT_PAGE_BYTES {
             self.page = Vec::new();
         }
-        let limit = self.shared.options.fetch_timeout;
         let fetched = tokio::time::timeout(limit, self.reader.fetch(&mut self.page)).await;
         fetched.unwrap_or(Err(FetchError::TimedOut))
     }
@@ -158,7 +160,7 @@ impl SourcePoller {
     async fn look_at_models(&mut self) -> bool {
         let live = Arc::clone(&self.state.endpoint.live);
         let before = live.incarnation();
-        if let Err(error) = self.fetch().await {
+        if let Err(error) = self.fetch(self.shared.options.fetch_timeout).await {
             self.failed(error.kind(), error.to_string());
             return false;
         }
@@ -192,23 +194,31 @@ impl MetricsPoller {
         let mut due = source.first_tick();
         loop {
             tokio::time::sleep_until(due).await;
-            self.once().await;
+            let pause = if self.once().await { self.source.period } else { Duration::ZERO };
             // Ticks that were missed are dropped.
-            due = (due + self.source.period).max(Instant::now());
+            due = (due + pause).max(Instant::now());
         }
     }
 
-    async fn once(&mut self) {
+    /// One scrape; false when the next one should follow at once.
+    async fn once(&mut self) -> bool {
         let before = self.source.state.endpoint.live.incarnation();
         let started = self.source.shared.clock.now();
-        match self.source.fetch().await {
-            Ok(()) => self.page_came(before),
-            Err(error) => {
-                self.fetch_failed(&error);
-                return;
-            }
+        if let Err(error) = self.source.fetch(self.patience.limit()).await {
+            self.fetch_failed(&error);
+            return match error {
+                FetchError::TimedOut => !self.patience.timed_out(),
+                FetchError::Refused => {
+                    self.patience.refused();
+                    true
+                }
+                _ => true,
+            };
         }
+        self.patience.came(self.source.shared.clock.now().since(started));
+        self.page_came(before);
         self.outcomes.seconds.record(self.source.shared.clock.now().since(started).as_secs_f64());
+        true
     }
 
     fn fetch_failed(&mut self, error: &FetchError) {

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 const MIXED_REQUESTS: u64 = 2_000;
 
-async fn mixed_requests_land_where_picked(variant: &str) {
+async fn mixed_requests_land_where_picked(variant: &str, change: impl Fn(Plan) -> Plan) {
     let _machine = support::shared().await;
     for version in envoy::versions() {
-        let stack = Plan::new(variant, &version).start().await;
+        let stack = change(Plan::new(variant, &version)).start().await;
         let before = picks(&stack).await;
         let engines = mixed::run(&stack.client, MIXED_REQUESTS, 16).await;
         assert_eq!(engines, difference(&picks(&stack).await, &before), "served against picked, by engine");
@@ -38,7 +38,7 @@ macro_rules! mode {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
             needs_envoy!(concat!("envoy_modes::", stringify!($name)));
-            mixed_requests_land_where_picked($variant).await;
+            mixed_requests_land_where_picked($variant, |plan| plan).await;
         }
     };
 }
@@ -50,3 +50,21 @@ mode!(mixed_requests_buffered_partial, "buffered-partial");
 mode!(mixed_requests_streamed, "streamed");
 mode!(mixed_requests_none, "none");
 mode!(mixed_requests_override_host, "override-host");
+
+/// Takes the retry out of the shipped `override_host` configuration, whose bodies then may be full duplex.
+fn full_duplex_without_retry(plan: Plan) -> Plan {
+    let retry = "                            retry_policy:
+                              retry_on: connect-failure,refused-stream,reset-before-request
+                              num_retries: 1
+";
+    plan.edit(retry, "")
+        .edit("request_body_mode: BUFFERED", "request_body_mode: FULL_DUPLEX_STREAMED")
+        .edit("request_trailer_mode: SKIP", "request_trailer_mode: SEND")
+        .edit("response_body_mode: STREAMED", "response_body_mode: FULL_DUPLEX_STREAMED")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mixed_requests_override_host_full_duplex_without_retry() {
+    needs_envoy!("envoy_modes::mixed_requests_override_host_full_duplex_without_retry");
+    mixed_requests_land_where_picked("override-host", full_duplex_without_retry).await;
+}

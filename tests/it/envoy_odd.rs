@@ -1,6 +1,7 @@
 //! Exchanges out of the ordinary, in each body mode: upgrades, trailers both ways, answers without a body, answers before
 //! the request ended, clients that go away.
 
+use crate::envoy_connect;
 use crate::needs_envoy;
 use crate::support::client::{self, Answer, Client};
 use crate::support::odd::OddEngine;
@@ -33,11 +34,13 @@ async fn odd_exchanges(variant: &str) {
     let _machine = support::shared().await;
     for version in envoy::versions() {
         let engine = OddEngine::start().await;
-        let stack = Plan::new(variant, &version).own_engines(&[engine.port]).start().await;
+        let plan = Plan::new(variant, &version).own_engines(&[engine.port]);
+        let stack = envoy_connect::with_tunnels(plan).start().await;
         let what = format!("{variant}, Envoy {version}");
         answers_without_a_body(&stack, &what).await;
         an_early_answer(&stack, &what).await;
         an_upgrade(&stack, &what).await;
+        envoy_connect::tunnels(&stack, engine.port, &what).await;
         stack.await_idle().await;
         stack.assert_clean().await;
         drop(stack);
@@ -47,6 +50,8 @@ async fn odd_exchanges(variant: &str) {
         trailers_both_ways(&stack, &what, variant).await;
         stack.await_idle().await;
         stack.assert_clean().await;
+        envoy_connect::refused(&stack, &what).await;
+        stack.await_idle().await;
     }
 }
 

@@ -6,7 +6,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails there")]
 
 mod envoy_bodies;
+mod envoy_cancel;
 mod envoy_config;
+mod envoy_connect;
 mod envoy_engines;
 mod envoy_failover;
 mod envoy_failures;

@@ -1,7 +1,7 @@
 //! Passive health: endpoints that refuse, hang or fail are held back before many requests are lost on them.
 //!
 //! An endpoint becomes *suspect* after two refused or timed-out scrapes in a row, or five requests in a row that ended
-//! in 5xx or a reset. While suspect it gets no request unless no other endpoint is left, except for one probe a second.
+//! in 5xx or a reset. Timeouts count only while no request is answered in between: who answers does not hang. While suspect it gets no request unless no other endpoint is left, except for one probe a second.
 //! A probe that is answered below 500 brings it back with its full share. After refusals on its own port probes wait
 //! until something answers there again; after scrapes that merely hang they do not, and once a request is answered the
 //! broken page counts no more until it works: an outage of metrics must not become an outage of serving.

@@ -78,6 +78,8 @@ pub struct Suspicion {
 #[derive(Clone, Debug, Default)]
 struct Member {
     failed_scrapes: u32,
+    /// Whether its own port refused one of them.
+    refused: bool,
     failed_requests: u32,
     /// Requests succeed although scrapes time out: the page is what is broken, so it proves nothing until it works.
     page_discredited: bool,
@@ -91,6 +93,11 @@ impl Member {
             && self.failed_requests == 0
             && !self.page_discredited
             && self.suspicion.is_none()
+    }
+
+    fn forget_scrapes(&mut self) {
+        self.failed_scrapes = 0;
+        self.refused = false;
     }
 }
 
@@ -171,7 +178,7 @@ impl Ward {
         let member = self.members.get_mut(&slot)?;
         let (cause, conclusive) = match failure {
             ScrapeFailure::Answered => {
-                member.failed_scrapes = 0;
+                member.forget_scrapes();
                 if let Some(suspicion) = &mut member.suspicion {
                     suspicion.awaits_scrape = false;
                 }
@@ -181,6 +188,7 @@ impl Ward {
             ScrapeFailure::TimedOut => (Cause::ScrapesTimedOut, false),
         };
         member.failed_scrapes = member.failed_scrapes.saturating_add(1);
+        member.refused |= conclusive;
         if member.failed_scrapes < SCRAPES_TO_SUSPECT || (member.page_discredited && !conclusive) {
             return None;
         }
@@ -194,7 +202,7 @@ impl Ward {
     /// A scrape succeeded. It ends the wait for one, but only an answered request ends a suspicion.
     pub fn scrape_ok(&mut self, slot: u32) {
         if let Some(member) = self.members.get_mut(&slot) {
-            member.failed_scrapes = 0;
+            member.forget_scrapes();
             member.page_discredited = false;
             member.held_back &= member.failed_requests >= REQUESTS_TO_SUSPECT;
             if let Some(suspicion) = &mut member.suspicion {
@@ -223,6 +231,10 @@ impl Ward {
         }
         member.held_back = false;
         member.page_discredited |= member.failed_scrapes >= SCRAPES_TO_SUSPECT;
+        if !member.refused {
+            // Who answers requests does not hang, whatever its page does.
+            member.forget_scrapes();
+        }
         let suspicion = member.suspicion.take()?;
         self.suspects -= 1;
         Some(Change::Recovered { after: now.since(suspicion.since) })
@@ -331,6 +343,28 @@ mod tests {
         assert!(
             w.scrape_failed(0, REFUSED, at(101_000)).is_some(),
             "its own port refusing is another matter"
+        );
+    }
+
+    #[test]
+    fn an_answered_request_between_two_timeouts_outweighs_them_but_no_refusal() {
+        let mut w = ward(2);
+        for _ in 0..10 {
+            assert_eq!(w.scrape_failed(0, ScrapeFailure::TimedOut, at(0)), None);
+            assert_eq!(w.request_ok(0, at(10)), None);
+            assert!(!w.is_troubled(0));
+        }
+        w.scrape_failed(0, ScrapeFailure::TimedOut, at(20));
+        assert!(
+            w.scrape_failed(0, ScrapeFailure::TimedOut, at(30)).is_some(),
+            "without an answer in between it hangs"
+        );
+        w.scrape_failed(1, REFUSED, at(0));
+        w.request_ok(1, at(1));
+        assert_eq!(
+            w.scrape_failed(1, REFUSED, at(2)),
+            Some(Change::HeldBack(Cause::ScrapesRefused)),
+            "the answer may be older than the refusal"
         );
     }
 

@@ -3,7 +3,7 @@
 
 use super::client::{Body, empty, full, with_trailers};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -57,6 +57,7 @@ impl Drop for OddEngine {
 async fn answer(port: u16, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
     let mut response = match path.as_str() {
+        _ if request.method() == Method::CONNECT => tunnel(request, StatusCode::OK),
         "/metrics" => Response::new(full(METRICS)),
         "/upgrade" => upgrade(request),
         // Answers without reading the body.
@@ -100,8 +101,8 @@ async fn trailers(request: Request<Incoming>) -> Response<Body> {
     Response::new(with_trailers(body, end))
 }
 
-/// Switches protocols and sends back whatever comes.
-fn upgrade(mut request: Request<Incoming>) -> Response<Body> {
+/// From here on no HTTP: sends back whatever comes.
+fn tunnel(mut request: Request<Incoming>, answer: StatusCode) -> Response<Body> {
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let Ok(upgraded) = upgraded.await else { return };
@@ -113,7 +114,12 @@ fn upgrade(mut request: Request<Incoming>) -> Response<Body> {
             }
         }
     });
-    let mut response = status(StatusCode::SWITCHING_PROTOCOLS, empty());
+    status(answer, empty())
+}
+
+/// Switches to another protocol.
+fn upgrade(request: Request<Incoming>) -> Response<Body> {
+    let mut response = tunnel(request, StatusCode::SWITCHING_PROTOCOLS);
     response.headers_mut().insert("connection", HeaderValue::from_static("upgrade"));
     response.headers_mut().insert("upgrade", HeaderValue::from_static("websocket"));
     response
