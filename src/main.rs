@@ -29,10 +29,19 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("pointsman: {error:#}");
+            eprintln!("pointsman: {}", told_once(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes; a cause that the text before it already ends with is not said again.
+fn told_once(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        told if told.ends_with(&cause) => told.to_owned(),
+        told => format!("{told}: {cause}"),
+    })
 }
 
 /// A future that ends when the process is told to stop. To be called inside the runtime.
@@ -78,4 +87,21 @@ fn level(level: LogLevel) -> LevelFilter {
 fn demonstrate(args: pointsman::demo::DemoArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async { Ok(pointsman::demo::run(args, stop_signal()?).await?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::told_once;
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let repeated = Err::<(), _>(anyhow!("no such file")).context("endpoints file a.yaml: no such file");
+        assert_eq!(
+            repeated.map_err(|e| told_once(&e)),
+            Err("endpoints file a.yaml: no such file".to_owned())
+        );
+        let told = Err::<(), _>(anyhow!("refused")).context("cannot start");
+        assert_eq!(told.map_err(|e| told_once(&e)), Err("cannot start: refused".to_owned()));
+    }
 }
