@@ -28,6 +28,7 @@ check: ## Formatting, lints, docs, licences and shipped files; no tests
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	scripts/render-envoy --check
+	scripts/render-deploy --check
 	@if command -v cargo-deny >/dev/null 2>&1; then \
 	  $(CARGO) deny --locked check; \
 	else \
@@ -51,9 +52,10 @@ test-long: envoy ## The tests too long for `make test`: 100,000 requests, 5,000 
 # The custom resources of upstream where a copy of them lies beside this tree, else the short forms of the tests.
 POINTSMAN_CRDS ?= $(firstword $(wildcard ../shared/reference/manifests) tests/kube/crds)
 .PHONY: test-kube
-test-kube: ## The tests against a real Kubernetes API server, built from its Go module once (some minutes), with a real etcd
-	server="$$(scripts/kube-apiserver)"; etcd="$$(scripts/etcd)"; \
-	POINTSMAN_KUBE_APISERVER="$$server" POINTSMAN_ETCD="$$etcd" POINTSMAN_CRDS="$$(realpath $(POINTSMAN_CRDS))" \
+test-kube: ## The tests against a real Kubernetes API server and the manifests, with programs built from Go modules once (some minutes)
+	server="$$(scripts/kube-apiserver)"; etcd="$$(scripts/etcd)"; helm="$$(scripts/helm)"; kustomize="$$(scripts/kustomize)"; crds="$$(scripts/test-crds)"; \
+	export POINTSMAN_KUBE_APISERVER="$$server" POINTSMAN_ETCD="$$etcd" POINTSMAN_HELM="$$helm" POINTSMAN_KUSTOMIZE="$$kustomize"; \
+	export POINTSMAN_CRDS="$$(realpath $(POINTSMAN_CRDS))" POINTSMAN_GATEWAY_CRDS="$$crds"; \
 	$(CARGO) test --locked --test it kube_
 
 .PHONY: bench

@@ -28,20 +28,19 @@ const LAYERS: &[(&str, u8)] = &[
     ("app", 5),
     ("sim", 6),
     ("demo", 6),
-    ("bench", 6),
     ("main", 7),
     ("cli", 7),
 ];
 
 /// Crates that may be named only below these paths.
 const CONFINED: &[(&str, &[&str])] = &[
-    ("tonic", &["ext_proc", "admin", "proto", "bench"]),
-    ("prost", &["ext_proc", "admin", "proto", "bench"]),
+    ("tonic", &["ext_proc", "admin", "proto"]),
+    ("prost", &["ext_proc", "admin", "proto"]),
     ("anyhow", &["main.rs", "cli.rs", "app"]),
-    ("reqwest", &["datalayer/source", "demo", "bench"]),
+    ("reqwest", &["datalayer/source", "demo"]),
     ("opentelemetry", &["telemetry"]),
     ("axum", &["admin", "sim"]),
-    ("clap", &["cli.rs", "config", "sim", "demo", "bench", "app"]),
+    ("clap", &["cli.rs", "config", "sim", "demo", "app"]),
 ];
 
 const MAX_FILE_LINES: usize = 600;
