@@ -208,6 +208,7 @@ impl Parts {
         let layer = datalayer::Options {
             period: options.poll_interval,
             staleness_threshold: options.staleness,
+            back_off: options.poll_backoff,
             scalars: assembled.data.scalars.clone(),
             ..datalayer::Options::default()
         };

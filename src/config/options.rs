@@ -36,6 +36,8 @@ pub struct EppOptions {
     pub prefix_index_bytes: usize,
     /// Period of the metrics pollers, at least 50 ms.
     pub poll_interval: Duration,
+    /// Whether idle and slow metrics pages are fetched less often.
+    pub poll_backoff: bool,
     /// Period of the pool's own gauges.
     pub pool_gauge_interval: Duration,
     /// Age from which numbers are stale, before the rule of three periods.

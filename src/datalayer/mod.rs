@@ -9,6 +9,7 @@ pub mod extractor;
 mod incarnation;
 mod job;
 mod metric_spec;
+mod pace;
 mod patience;
 mod poller;
 pub mod scan;
@@ -25,6 +26,7 @@ use crate::endpoint::health::HealthTracker;
 use crate::plugin::{ExtractorSpec, PluginType, SourceSpec};
 use crate::pool::{PoolReader, PoolSnapshot};
 use job::Job;
+use pace::Pace;
 use parking_lot::Mutex;
 use poller::Shared;
 use status::{EndpointState, SourceState};
@@ -66,6 +68,8 @@ pub struct Options {
     /// Most time for one fetch, connecting included. A metrics page that comes quickly is given up sooner, twice in a
     /// row, so that a hang is noticed within a second.
     pub fetch_timeout: Duration,
+    /// Whether idle and slow pages are fetched less often than each period.
+    pub back_off: bool,
     /// Most bytes of one page.
     pub max_page_bytes: usize,
     /// Names of configured metrics in order of their places in a sample, as the plan's attribute table has them.
@@ -78,9 +82,21 @@ impl Default for Options {
             period: MIN_PERIOD,
             staleness_threshold: Duration::from_secs(2),
             fetch_timeout: Duration::from_secs(1),
+            back_off: true,
             max_page_bytes: 8 * 1024 * 1024,
             scalars: Vec::new(),
         }
+    }
+}
+
+impl Options {
+    /// Age from which numbers that are fetched each `period` are stale.
+    fn stale_after(&self, period: Duration) -> Duration {
+        self.staleness_threshold.max(period * 3)
+    }
+
+    fn pace(&self, period: Duration) -> Pace {
+        if self.back_off { Pace::backing_off(period, self.stale_after(period)) } else { Pace::steady(period) }
     }
 }
 

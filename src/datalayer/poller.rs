@@ -4,6 +4,7 @@ use super::Options;
 use super::extractor::{EnginePlan, Memo, PageReading, models};
 use super::incarnation::Restart;
 use super::job::{Job, Work};
+use super::pace::Pace;
 use super::patience::Patience;
 use super::source::{FetchError, PageReader};
 use super::status::{EndpointState, SourceState};
@@ -66,6 +67,7 @@ struct MetricsPoller {
     missing: Vec<String>,
     outcomes: Outcomes,
     patience: Patience,
+    pace: Pace,
 }
 
 /// Handles of the metrics that every scrape writes.
@@ -90,6 +92,7 @@ impl SourcePoller {
         };
         let reader = PageReader::new(target, &job.path, job.tls.clone(), shared.options.max_page_bytes);
         let (period, patience) = (job.period, Patience::new(shared.options.fetch_timeout));
+        let pace = shared.options.pace(period);
         let source = Self { shared, state, index, period, reader, page: Vec::new() };
         Some(match plan {
             None => Poller::Models(source),
@@ -101,6 +104,7 @@ impl SourcePoller {
                 missing: Vec::new(),
                 outcomes,
                 patience,
+                pace,
             }),
         })
     }
@@ -189,15 +193,20 @@ impl SourcePoller {
 impl MetricsPoller {
     async fn run(mut self) {
         let source = &self.source;
-        let stale_after = source.shared.options.staleness_threshold.max(source.period * 3);
-        source.state.endpoint.live.set_stale_after(stale_after);
+        source.state.endpoint.live.set_stale_after(source.shared.options.stale_after(source.period));
         let mut due = source.first_tick();
         loop {
             tokio::time::sleep_until(due).await;
-            let pause = if self.once().await { self.source.period } else { Duration::ZERO };
+            let again_at_once = self.is_due() && !self.once().await;
+            let pause = if again_at_once { Duration::ZERO } else { self.source.period };
             // Ticks that were missed are dropped.
             due = (due + pause).max(Instant::now());
         }
+    }
+
+    fn is_due(&self) -> bool {
+        let busy = self.source.state.endpoint.live.load().requests > 0;
+        self.pace.due(self.source.shared.clock.now(), busy)
     }
 
     /// One scrape; false when the next one should follow at once.
@@ -205,6 +214,7 @@ impl MetricsPoller {
         let before = self.source.state.endpoint.live.incarnation();
         let started = self.source.shared.clock.now();
         if let Err(error) = self.source.fetch(self.patience.limit()).await {
+            self.pace.failed();
             self.fetch_failed(&error);
             return match error {
                 FetchError::TimedOut => !self.patience.timed_out(),
@@ -215,8 +225,10 @@ impl MetricsPoller {
                 _ => true,
             };
         }
-        self.patience.came(self.source.shared.clock.now().since(started));
-        self.page_came(before);
+        let took = self.source.shared.clock.now().since(started);
+        self.patience.came(took);
+        let equal = self.page_came(before);
+        self.pace.came(started, took, equal);
         self.outcomes.seconds.record(self.source.shared.clock.now().since(started).as_secs_f64());
         true
     }
@@ -234,7 +246,8 @@ impl MetricsPoller {
         self.source.shared.health.scrape_failed(&self.source.state.endpoint, failure);
     }
 
-    fn page_came(&mut self, mut expected: Incarnation) {
+    /// Publishes what the page says; true when it says what the page before it said.
+    fn page_came(&mut self, mut expected: Incarnation) -> bool {
         let at = self.source.shared.clock.now();
         let state = Arc::clone(&self.source.state);
         let live = &state.endpoint.live;
@@ -250,12 +263,12 @@ impl MetricsPoller {
         if live.incarnation() != expected {
             // Discovery put another process there while the page was under way.
             self.memo = Memo::default();
-            return;
+            return false;
         }
-        self.publish(reading);
+        self.publish(reading)
     }
 
-    fn publish(&mut self, reading: PageReading) {
+    fn publish(&mut self, reading: PageReading) -> bool {
         let source = &self.source;
         let endpoint = &source.state.endpoint;
         if !reading.missing.is_empty() {
@@ -272,10 +285,13 @@ impl MetricsPoller {
         }
         match reading.sample {
             Some(sample) => {
+                let equal =
+                    endpoint.live.with_sample(|before| before.is_some_and(|b| b.says_the_same(&sample)));
                 endpoint.live.publish(sample);
                 self.outcomes.ok.increment(1);
                 source.succeeded();
                 source.shared.health.scrape_ok(endpoint);
+                equal
             }
             None => {
                 let error = format!(
@@ -284,6 +300,7 @@ impl MetricsPoller {
                 );
                 source.failed("parse", error);
                 source.shared.health.scrape_failed(endpoint, ScrapeFailure::Answered);
+                false
             }
         }
     }

@@ -59,6 +59,37 @@ impl Sample {
             scalars: Arc::from([] as [f64; 0]),
         }
     }
+
+    /// Whether another reading has the same values, whenever it was made; a value that is missing equals itself.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.waiting == other.waiting
+            && self.running == other.running
+            && self.kv_usage.map(f64::to_bits) == other.kv_usage.map(f64::to_bits)
+            && self.cache == other.cache
+            && self.lora == other.lora
+            && self.scalars.len() == other.scalars.len()
+            && self.scalars.iter().zip(&*other.scalars).all(|(a, b)| a.to_bits() == b.to_bits())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use std::time::Duration;
+
+    #[test]
+    fn equal_values_at_another_time_say_the_same() {
+        let now = Clock::manual().now();
+        let sample =
+            |at| Sample { waiting: Some(1), scalars: Arc::from([f64::NAN, 2.0]), ..Sample::empty(at) };
+        let (one, later) = (sample(now), sample(now.plus(Duration::from_secs(1))));
+        assert!(one.says_the_same(&later));
+        assert!(!one.says_the_same(&Sample { waiting: None, ..later.clone() }));
+        assert!(!one.says_the_same(&Sample { kv_usage: Some(0.0), ..later.clone() }));
+        assert!(!one.says_the_same(&Sample { scalars: Arc::from([f64::NAN, 3.0]), ..later.clone() }));
+        assert!(!one.says_the_same(&Sample { scalars: Arc::from([f64::NAN]), ..later }));
+    }
 }
 
 /// How far an endpoint's sample can be trusted at a given moment.

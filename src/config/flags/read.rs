@@ -80,6 +80,7 @@ impl Reader {
             limits: self.limits(),
             prefix_index_bytes: self.bytes("prefix-index-bytes"),
             poll_interval: self.poll_interval(),
+            poll_backoff: self.switch("refresh-backoff"),
             pool_gauge_interval: self.positive("refresh-prometheus-metrics-interval"),
             staleness: self.positive("metrics-staleness-threshold"),
             drain_timeout: self.duration("drain-timeout"),

@@ -89,6 +89,12 @@ const CONFIGURATION: &[Flag] = &[
     on("allow-experimental-plugins", Switch, "false", "Load Alpha plugins without a warning"),
     on("prefix-index-bytes", Value("BYTES"), "256MiB", "Memory of all approximate prefix indexes together"),
     on("refresh-metrics-interval", Value("TIME"), "50ms", "Period of the metrics pollers; at least 50ms"),
+    on(
+        "refresh-backoff",
+        Switch,
+        "true",
+        "Fetch pages that say nothing new, of endpoints with nothing in flight, and slow pages less often",
+    ),
     on("refresh-prometheus-metrics-interval", Value("TIME"), "5s", "Period of the pool's own gauges"),
     on(
         "metrics-staleness-threshold",
