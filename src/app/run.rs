@@ -309,6 +309,10 @@ impl Edge {
                 config::OverBudget::Reject => ext_proc::OverBudget::Refuse,
                 config::OverBudget::Headers => ext_proc::OverBudget::DecideOnHeaders,
             },
+            response_bodies: match options.limits.response_bodies {
+                config::ResponseBodies::Read => ext_proc::ResponseBodies::Read,
+                config::ResponseBodies::Skip => ext_proc::ResponseBodies::Skip,
+            },
         };
         let service = ExtProc::new(
             director,

@@ -74,6 +74,15 @@ pub enum OverBudget {
     Headers,
 }
 
+/// What is wanted of response bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseBodies {
+    /// They are read as the proxy sends them.
+    Read,
+    /// The proxy is asked not to send them.
+    Skip,
+}
+
 /// Listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
@@ -137,6 +146,8 @@ pub struct Limits {
     pub max_buffered_bytes: usize,
     /// What happens over that.
     pub over_budget: OverBudget,
+    /// What is wanted of response bodies.
+    pub response_bodies: ResponseBodies,
     /// How long a body may stay open without progress; `None` is for ever.
     pub body_idle_timeout: Option<Duration>,
     /// Largest gRPC message taken.

@@ -7,7 +7,9 @@ use super::{
     BodyView, Envelope, Options, Plan, Route, RouteError, Router, Services, SubsetHint, UnknownModel,
 };
 use crate::endpoint::{Endpoint, Reservation, ReservationRole};
-use crate::plugin::{AdmissionView, Departure, HeaderEdits, ScheduleError, SchedulingOutcome};
+use crate::plugin::{
+    AdmissionView, Departure, HeaderEdits, ResponseReader, ScheduleError, SchedulingOutcome,
+};
 use crate::pool::{Candidates, PoolSnapshot, Position};
 use crate::request::parser::Intake;
 use crate::request::{Headers, InferenceRequest, ParseError};
@@ -296,6 +298,10 @@ impl Router for Director {
     fn refused(&self, _headers: &Headers, error: &RouteError) {
         self.services.requests.attempt();
         self.services.requests.refused("", "", DEFAULT_FAIRNESS_ID, 0, error.code());
+    }
+
+    fn response_readers(&self) -> Vec<ResponseReader> {
+        self.plan.load().response_readers.clone()
     }
 }
 

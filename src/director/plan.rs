@@ -1,6 +1,8 @@
 //! Everything of one configuration that a request meets, built whole and swapped whole.
 
-use crate::plugin::{CostModel, DataProducer, PreRequest, PrefixMatches, ResponseHook, SaturationDetector};
+use crate::plugin::{
+    CostModel, DataProducer, PreRequest, PrefixMatches, ResponseHook, ResponseReader, SaturationDetector,
+};
 use crate::pool::{AttributeId, Columns};
 use crate::request::parser::ParserSet;
 use crate::scheduling::Scheduler;
@@ -32,6 +34,8 @@ pub struct Plan {
     pub prefix: Option<AttributeId<PrefixMatches>>,
     /// Columns of the candidates that any plugin of the plan reads.
     pub columns: Columns,
+    /// Plugins that are worse off where the proxy does not show response bodies, and how.
+    pub response_readers: Vec<ResponseReader>,
 }
 
 impl fmt::Debug for Plan {

@@ -46,6 +46,8 @@ pub(super) struct Response {
     headers: Headers,
     event_stream: bool,
     bytes: usize,
+    /// There is a body, and it is not shown.
+    unseen: bool,
     first_byte: Option<Moment>,
     last_chunk: Option<Moment>,
     ended: bool,
@@ -104,7 +106,7 @@ impl Route {
             ttft: self.response.first_byte.map(|at| at.since(self.request.received)),
             streaming: self.streaming(),
             usage,
-            response_bytes: self.response.bytes,
+            response_bytes: (!self.response.unseen).then_some(self.response.bytes),
             ending,
         });
         self.reservations.clear();
@@ -179,7 +181,12 @@ impl RoutedRequest for Route {
         edits
     }
 
+    fn on_response_unseen(&mut self) {
+        self.response.unseen = true;
+    }
+
     fn on_response_chunk(&mut self, bytes: usize, _usage: Usage) {
+        self.response.unseen = false;
         if bytes == 0 {
             return;
         }

@@ -1,7 +1,7 @@
 //! What the edge needs of the director: the seam that lets each be tested without the other.
 
 use super::{Envelope, RouteError};
-use crate::plugin::HeaderEdits;
+use crate::plugin::{HeaderEdits, ResponseReader};
 use crate::request::parser::Intake;
 use crate::request::{Api, Ending, Headers, ParseError, Usage};
 use bytes::Bytes;
@@ -22,6 +22,11 @@ pub trait Router: Send + Sync + 'static {
 
     /// Counts a refusal that the edge made by itself; those of [`Router::route`] are counted there.
     fn refused(&self, headers: &Headers, error: &RouteError);
+
+    /// Plugins that are worse off where the proxy does not show response bodies, and how: for the log.
+    fn response_readers(&self) -> Vec<ResponseReader> {
+        Vec::new()
+    }
 }
 
 /// A request on its way. Dropping it unfinished ends it as [`Ending::Disconnected`].
@@ -48,6 +53,9 @@ pub trait RoutedRequest: Send + 'static {
         served: Option<&str>,
         headers: &Headers,
     ) -> HeaderEdits;
+    /// The response has a body that the proxy will not show, so that nothing can be said of its size. A proxy that shows
+    /// it after all is heard by [`RoutedRequest::on_response_chunk`].
+    fn on_response_unseen(&mut self) {}
     /// A piece of the response body came. `usage` is what was reported up to now.
     fn on_response_chunk(&mut self, bytes: usize, usage: Usage);
     /// The target model in the answer and the name to restore, when they differ.

@@ -83,6 +83,7 @@ fn plan(targets: usize, only_a: bool, state: &StateStore, clock: &Clock) -> Plan
         parsers: ParserSet::default(),
         prefix: None,
         columns: Default::default(),
+        response_readers: Vec::new(),
     }
 }
 

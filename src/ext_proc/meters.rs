@@ -1,8 +1,9 @@
 //! What the edge counts. Handles are resolved once, so that a request pays an atomic and no lookup.
 
+use crate::plugin::ResponseReader;
 use crate::telemetry::names::{
-    BLIND, CONTROL_HEADERS_REMOVED, REQUEST_PROCESSING, RESPONSE_PROCESSING, STREAM_DURATION,
-    STREAMS_IN_FLIGHT, STREAMS_OPEN, STREAMS_TOTAL,
+    BLIND, CONTROL_HEADERS_REMOVED, OF_RESPONSE_BODIES, OF_USAGE, REQUEST_PROCESSING, RESPONSE_PIECES,
+    RESPONSE_PROCESSING, STREAM_DURATION, STREAMS_IN_FLIGHT, STREAMS_OPEN, STREAMS_TOTAL, UNSEEN_RESPONSES,
 };
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,25 @@ pub struct Meters {
     streams: Option<(Gauge, Histogram)>,
     request_busy: Histogram,
     response_busy: Histogram,
+    response_pieces: Counter,
+    hidden: Counter,
+    skipped: Counter,
     blindness_was_said: AtomicBool,
+    /// One for each [`Unseen`].
+    unseen_was_said: [AtomicBool; 4],
+}
+
+/// Why the body of a response is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unseen {
+    /// The proxy is configured not to show it.
+    Hidden,
+    /// The proxy was asked not to show it.
+    Skipped,
+    /// It is shown although nobody wants it, because the body modes allow no override.
+    Unavoidable,
+    /// It is shown although the proxy was asked not to.
+    Insisted,
 }
 
 impl Meters {
@@ -29,7 +48,11 @@ impl Meters {
             streams: stream_metrics.then(|| (gauge!(STREAMS_IN_FLIGHT), histogram!(STREAM_DURATION))),
             request_busy: histogram!(REQUEST_PROCESSING),
             response_busy: histogram!(RESPONSE_PROCESSING),
+            response_pieces: counter!(RESPONSE_PIECES),
+            hidden: counter!(UNSEEN_RESPONSES, "mode" => "NONE"),
+            skipped: counter!(UNSEEN_RESPONSES, "mode" => "SKIPPED"),
             blindness_was_said: AtomicBool::new(false),
+            unseen_was_said: Default::default(),
         }
     }
 
@@ -74,10 +97,57 @@ impl Meters {
         }
     }
 
+    /// A piece of a response's body came.
+    pub(super) fn response_piece(&self) {
+        self.response_pieces.increment(1);
+    }
+
+    /// A response's body is not read. What that costs is said once for each reason; `readers` are the plugins that are
+    /// worse off.
+    pub(super) fn unseen(&self, why: Unseen, readers: impl FnOnce() -> Vec<ResponseReader>) {
+        match why {
+            Unseen::Hidden => self.hidden.increment(1),
+            Unseen::Skipped => self.skipped.increment(1),
+            Unseen::Unavoidable | Unseen::Insisted => {}
+        }
+        let said = self.unseen_was_said.get(why as usize);
+        if said.is_some_and(|said| !said.swap(true, Ordering::Relaxed)) {
+            say_unseen(why, &readers());
+        }
+    }
+
     pub(super) fn control_headers_removed(&self, count: usize) {
         if count > 0 {
             self.control_headers_removed.increment(count as u64);
         }
+    }
+}
+
+fn say_unseen(why: Unseen, readers: &[ResponseReader]) {
+    let plugins = readers.iter().map(|(name, without)| format!("{name} {without}")).collect::<Vec<_>>();
+    let plugins = if plugins.is_empty() { "none".to_owned() } else { plugins.join("; ") };
+    let (all, usage) = (OF_RESPONSE_BODIES.join(", "), OF_USAGE.join(", "));
+    match why {
+        Unseen::Hidden => tracing::info!(
+            empty_metrics = all,
+            plugins_worse_off = plugins,
+            "the proxy does not show response bodies (response_body_mode: NONE)"
+        ),
+        Unseen::Skipped => tracing::info!(
+            empty_metrics = all,
+            plugins_worse_off = plugins,
+            "the proxy is asked not to send response bodies (--response-bodies=skip)"
+        ),
+        Unseen::Unavoidable => tracing::warn!(
+            empty_metrics = usage,
+            "--response-bodies=skip: response bodies pass unread, but they still pass, because the proxy takes no \
+             override in full duplex; to save that, set response_body_mode: NONE in the proxy's ext_proc filter"
+        ),
+        Unseen::Insisted => tracing::warn!(
+            empty_metrics = usage,
+            "--response-bodies=skip: the proxy was asked not to send response bodies and sends them; set \
+             allow_mode_override: true, or response_body_mode: NONE, in the proxy's ext_proc filter"
+        ),
     }
 }
 

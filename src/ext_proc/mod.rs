@@ -18,7 +18,7 @@ mod stream;
 mod testing;
 pub mod tls;
 
-pub use exchange::{Limits, OverBudget};
+pub use exchange::{Limits, OverBudget, ResponseBodies};
 pub use meters::Meters;
 pub use mode::{BodyMode, Modes};
 pub use reply::MAX_PIECE;

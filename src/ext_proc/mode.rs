@@ -90,6 +90,21 @@ pub fn response_override(now: Modes, response: BodySendMode) -> ProcessingMode {
     }
 }
 
+const TRAILERS_SKIPPED: i32 = 2;
+
+impl Modes {
+    /// Whether the proxy heeds an override that hides response bodies: not in full duplex, whichever direction has it.
+    pub fn can_hide_responses(self) -> bool {
+        let shown = !matches!(self.response, BodyMode::None | BodyMode::FullDuplex);
+        shown && self.request != BodyMode::FullDuplex
+    }
+}
+
+/// Asks to see nothing more of the response: no body and no trailers. The request stays as it is.
+pub fn hiding_override(now: Modes) -> ProcessingMode {
+    ProcessingMode { response_trailer_mode: TRAILERS_SKIPPED, ..response_override(now, BodySendMode::None) }
+}
+
 /// Asks to see no bodies at all, for what is a tunnel and no request.
 pub fn tunnel_override() -> ProcessingMode {
     ProcessingMode {

@@ -26,6 +26,7 @@ pub(crate) struct Log {
     pub(crate) served: Vec<Option<String>>,
     pub(crate) status: Option<u16>,
     pub(crate) response_bytes: usize,
+    pub(crate) unseen: bool,
     pub(crate) bodies: Vec<(&'static str, usize)>,
     pub(crate) subsets: Vec<SubsetHint>,
 }
@@ -137,6 +138,9 @@ impl RoutedRequest for FakeRoute {
         log.status = status;
         log.served.push(served.map(str::to_owned));
         self.script.response_edits.clone()
+    }
+    fn on_response_unseen(&mut self) {
+        self.log.lock().unseen = true;
     }
     fn on_response_chunk(&mut self, bytes: usize, _usage: Usage) {
         self.log.lock().response_bytes += bytes;

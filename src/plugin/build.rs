@@ -95,7 +95,12 @@ pub struct AttributeTable {
     pub scalars: Vec<String>,
     /// Columns that the plan reads.
     pub columns: Columns,
+    /// Instances that are worse off where response bodies are not seen, and how.
+    pub response_readers: Vec<ResponseReader>,
 }
+
+/// An instance that lives on the bodies of responses, and what becomes of it without them.
+pub type ResponseReader = (Arc<str>, &'static str);
 
 impl AttributeTable {
     fn id<T: Any>(&mut self, kind: &'static str, producer: &str) -> AttributeId<T> {
@@ -187,5 +192,9 @@ impl BuildContext<'_> {
     /// Declares that this instance reads these columns of the candidates.
     pub fn reads(&mut self, columns: Columns) {
         self.table.columns = self.table.columns.union(columns);
+    }
+    /// Declares what becomes of this instance where the proxy does not show response bodies; said in the log then.
+    pub fn reads_responses(&mut self, without: &'static str) {
+        self.table.response_readers.push((Arc::clone(self.name), without));
     }
 }

@@ -12,7 +12,9 @@ mod score;
 mod state;
 mod timed;
 
-pub use build::{AttributeNeed, AttributeTable, BuildContext, BuildError, PluginType, Registry, Stability};
+pub use build::{
+    AttributeNeed, AttributeTable, BuildContext, BuildError, PluginType, Registry, ResponseReader, Stability,
+};
 pub use data::{DiscoverySpec, EngineSpec, ExtractorSpec, HttpSource, PrefixMatches, SourceSpec, TokenCosts};
 pub use request_control::{
     AdmissionView, CostModel, DataProducer, Departure, HeaderEdits, PreRequest, ProduceError, ResponseHook,

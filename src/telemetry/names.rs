@@ -247,6 +247,10 @@ families! {
         "Requests by how they ended: natural, refused, evicted, disconnected or protocol.";
     BLIND = "pointsman_blind_requests_total", C, "requests", ["mode"],
         "Requests decided without their body, because the proxy's body mode hides it until the decision.";
+    UNSEEN_RESPONSES = "pointsman_unseen_responses_total", C, "responses", ["mode"],
+        "Responses whose body the proxy does not show: NONE as configured, SKIPPED at the picker's wish.";
+    RESPONSE_PIECES = "pointsman_response_body_messages_total", C, "messages", [],
+        "Pieces of response bodies that the proxy sent to the picker.";
     BUFFERED_BYTES = "pointsman_buffered_bytes", G, "bytes", [],
         "Bytes of request bodies in memory, all requests together.";
     PREFIX_ENTRIES = "pointsman_prefix_index_entries", G, "entries", [],
@@ -305,10 +309,36 @@ families! {
         "Start of the process, seconds since 1970.";
 }
 
+/// Families that are counted from the bodies of responses: they stay empty where the proxy does not show those.
+pub const OF_RESPONSE_BODIES: [&str; 8] = [
+    RESPONSE_SIZE,
+    REQUEST_INPUT_TOKENS,
+    REQUEST_OUTPUT_TOKENS,
+    REQUEST_CACHED_TOKENS,
+    REQUEST_NTPOT,
+    REQUEST_TTFT,
+    REQUEST_TPOT,
+    REQUEST_ITL,
+];
+
+/// Those of [`OF_RESPONSE_BODIES`] that need what stands in a body, not only its pieces and their times.
+pub const OF_USAGE: [&str; 5] =
+    [REQUEST_INPUT_TOKENS, REQUEST_OUTPUT_TOKENS, REQUEST_CACHED_TOKENS, REQUEST_NTPOT, REQUEST_TPOT];
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn what_no_response_bodies_cost_is_told_in_the_docs() {
+        let page = include_str!("../../docs/envoy.md");
+        let (_, lost) = page.split_once("<!-- unseen: begin -->").unwrap();
+        let (lost, _) = lost.split_once("<!-- unseen: end -->").unwrap();
+        let told: BTreeSet<&str> = lost.split('`').filter(|word| word.starts_with("llm_d_epp_")).collect();
+        assert_eq!(told, OF_RESPONSE_BODIES.into_iter().collect());
+        assert!(OF_USAGE.iter().all(|name| OF_RESPONSE_BODIES.contains(name)));
+    }
 
     #[test]
     fn no_name_stands_twice_and_old_labels_come_from_new_ones() {

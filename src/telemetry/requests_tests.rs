@@ -15,7 +15,7 @@ fn finished(ending: Ending) -> Finished {
         ttft: Some(Duration::from_millis(100)),
         streaming: true,
         usage: Usage { prompt: Some(100), completion: Some(11), cached: Some(0), total: None },
-        response_bytes: 512,
+        response_bytes: Some(512),
         ending,
     }
 }

@@ -76,8 +76,8 @@ pub struct Finished {
     pub streaming: bool,
     /// Tokens that the engine reported.
     pub usage: Usage,
-    /// Bytes of the response body.
-    pub response_bytes: usize,
+    /// Bytes of the response body; `None` when it was not seen.
+    pub response_bytes: Option<usize>,
     /// How it ended.
     pub ending: Ending,
 }
@@ -175,7 +175,9 @@ impl RequestSeries {
             return;
         }
         self.end.duration.record(finished.duration.as_secs_f64());
-        self.end.response_size.record(finished.response_bytes as f64);
+        if let Some(bytes) = finished.response_bytes {
+            self.end.response_size.record(bytes as f64);
+        }
         let tokens = |histogram: &Histogram, tokens: Option<u32>| {
             if let Some(tokens) = tokens.filter(|t| *t > 0) {
                 histogram.record(f64::from(tokens));

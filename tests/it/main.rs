@@ -15,6 +15,7 @@ mod envoy_failures;
 mod envoy_modes;
 mod envoy_odd;
 mod envoy_scale;
+mod envoy_unseen;
 mod image_root;
 mod incarnation;
 mod layering;

@@ -110,6 +110,7 @@ pub fn assemble(loaded: &Loaded, inputs: &Inputs<'_>) -> Result<Assembled, Confi
         cost,
         prefix: table.offered(PrefixMatches::KIND),
         columns: table.columns,
+        response_readers: table.response_readers,
     };
     Ok(Assembled { plan, parsers, data: DataPlan { sources, scalars: table.scalars, discovery }, notices })
 }

@@ -3,8 +3,8 @@
 use super::lex::Words;
 use super::table::{Kind, Standing, find};
 use crate::config::options::{
-    AdminOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, OverBudget, TlsOptions,
-    TracingOptions,
+    AdminOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, OverBudget, ResponseBodies,
+    TlsOptions, TracingOptions,
 };
 use crate::config::units;
 use crate::director::UnknownModel;
@@ -278,6 +278,8 @@ impl Reader {
             max_buffered_bytes,
             over_budget: self
                 .choice("over-budget", &[("reject", OverBudget::Reject), ("headers", OverBudget::Headers)]),
+            response_bodies: self
+                .choice("response-bodies", &[("read", ResponseBodies::Read), ("skip", ResponseBodies::Skip)]),
             body_idle_timeout: Some(idle).filter(|d| !d.is_zero()),
             grpc_max_recv_bytes: received.unwrap_or(max_body_bytes.saturating_add(MESSAGE_ALLOWANCE)),
             grpc_max_send_bytes: self.read("grpc-max-send-msg-size", optional),

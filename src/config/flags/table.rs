@@ -146,6 +146,12 @@ const LIMITS: &[Flag] = &[
         "When that is full: answer 503, or decide on headers alone",
     ),
     on(
+        "response-bodies",
+        Value("read|skip"),
+        "read",
+        "Read answers for token counts, or ask Envoy not to send their bodies",
+    ),
+    on(
         "request-body-idle-timeout",
         Value("TIME"),
         "60s",

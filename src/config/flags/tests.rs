@@ -1,6 +1,6 @@
 use super::table::{ACCEPTED, REFUSED, all};
 use super::*;
-use crate::config::{ConfigSource, LogLevel, OverBudget, TlsOptions};
+use crate::config::{ConfigSource, LogLevel, OverBudget, ResponseBodies, TlsOptions};
 use crate::director::UnknownModel;
 use crate::request::TrustedHeaders;
 use std::time::Duration;
@@ -43,6 +43,8 @@ fn with_no_flags_the_reference_defaults_hold() {
     assert_eq!((limits.max_body_bytes, limits.max_buffered_bytes), (64 << 20, 2 << 30));
     assert_eq!(limits.grpc_max_recv_bytes, 65 << 20, "the body cap plus 1 MiB");
     assert_eq!((limits.grpc_max_send_bytes, limits.over_budget), (None, OverBudget::Reject));
+    assert_eq!(limits.response_bodies, ResponseBodies::Read);
+    assert_eq!(run("--response-bodies=skip", &[]).0.limits.response_bodies, ResponseBodies::Skip);
 }
 
 #[test]

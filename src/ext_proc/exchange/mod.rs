@@ -46,6 +46,17 @@ pub enum OverBudget {
     DecideOnHeaders,
 }
 
+/// What is wanted of response bodies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResponseBodies {
+    /// They are read as the proxy sends them.
+    #[default]
+    Read,
+    /// Nobody wants to know what stands in them: the proxy is asked not to send them, and what comes is not read. Only a
+    /// body in which a model's name must be put back is.
+    Skip,
+}
+
 /// Limits of one exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -55,6 +66,8 @@ pub struct Limits {
     pub body_idle: Duration,
     /// What happens when the process's budget is full.
     pub over_budget: OverBudget,
+    /// What is wanted of response bodies.
+    pub response_bodies: ResponseBodies,
 }
 
 impl Default for Limits {
@@ -63,6 +76,7 @@ impl Default for Limits {
             max_body_bytes: 64 * 1024 * 1024,
             body_idle: Duration::from_secs(60),
             over_budget: OverBudget::Refuse,
+            response_bodies: ResponseBodies::Read,
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The request was routed: the rest of it passes, and its response comes.
 
 use super::super::headers::{self, Changes};
+use super::super::meters::Unseen;
 use super::super::mode::{self, BodyMode};
 use super::super::reply::{self, Side};
 use super::outbox::Outbox;
 use super::routing::RequestSide;
-use super::{Core, OutOfOrder, Phase, Step, Turn};
+use super::{Core, OutOfOrder, Phase, ResponseBodies, Step, Turn};
 use crate::director::{RoutedRequest, Router};
 use crate::proto::ext_proc::{BodySendMode, CommonResponse, Event, HttpBody, HttpHeaders};
 use crate::request::{Ending, Headers, ModelRestorer, Usage, UsageReader};
@@ -29,6 +30,8 @@ struct Answering {
     restorer: Option<ModelRestorer>,
     /// No message will tell the end, so that the end of the stream is the end of the response.
     closes_naturally: bool,
+    /// The proxy was asked not to show the body.
+    skipped: bool,
 }
 
 impl Answering {
@@ -84,13 +87,16 @@ impl<R: RoutedRequest> Open<R> {
             core.out.push(headers_reply(changes));
             return Ok(self.finish(Usage::default()));
         }
-        let answering = self.answering(core.modes.response, &headers);
+        let mut answering = self.answering(core, &headers);
+        self.tell_unseen(core, &mut answering);
         if answering.restorer.is_some() {
             // The names may differ in length, and the header leaves before the body is known.
             changes.remove("content-length");
         }
         let mut reply = headers_reply(changes);
-        if self.tunnel && !matches!(core.modes.response, BodyMode::FullDuplex | BodyMode::None) {
+        if answering.skipped {
+            reply.mode_override = Some(mode::hiding_override(core.modes));
+        } else if self.tunnel && !matches!(core.modes.response, BodyMode::FullDuplex | BodyMode::None) {
             // An override sets both directions anew, so this one must not bring the request's bodies back.
             reply.mode_override = Some(match core.modes.request {
                 BodyMode::FullDuplex => mode::response_override(core.modes, BodySendMode::None),
@@ -107,26 +113,53 @@ impl<R: RoutedRequest> Open<R> {
         Ok((Phase::Open(self), Step::Wait))
     }
 
-    fn answering(&self, mode: BodyMode, headers: &Headers) -> Answering {
+    /// Asks for no body where nobody wants it, and says what is lost where none is read.
+    fn tell_unseen<D: Router<Route = R>>(&mut self, core: &Core<D>, answering: &mut Answering) {
+        let unwanted = core.limits.response_bodies == ResponseBodies::Skip && answering.restorer.is_none();
+        let why = match core.modes.response {
+            _ if self.tunnel => return,
+            BodyMode::None => Unseen::Hidden,
+            _ if !unwanted => return,
+            _ if core.modes.can_hide_responses() => Unseen::Skipped,
+            _ => Unseen::Unavoidable,
+        };
+        if why != Unseen::Unavoidable {
+            self.route.on_response_unseen();
+        }
+        answering.skipped = why == Unseen::Skipped;
+        answering.closes_naturally |= answering.skipped;
+        core.meters.unseen(why, || core.router.response_readers());
+    }
+
+    fn answering<D: Router<Route = R>>(&self, core: &Core<D>, headers: &Headers) -> Answering {
+        let mode = core.modes.response;
         let plain = headers.get("content-encoding").is_none_or(|e| e.trim().eq_ignore_ascii_case("identity"));
         let readable = plain && mode != BodyMode::None && !self.tunnel;
+        let wanted = core.limits.response_bodies == ResponseBodies::Read;
         let reader = || UsageReader::new(self.route.api(), is_event_stream(headers));
         let restorer =
             || self.route.restore_model().map(|(target, incoming)| ModelRestorer::new(target, incoming));
         Answering {
-            usage: readable.then(reader),
+            usage: (readable && wanted).then(reader),
             restorer: if readable { restorer() } else { None },
             closes_naturally: mode == BodyMode::None || self.tunnel,
+            skipped: false,
         }
     }
 
     fn on_body<D: Router<Route = R>>(mut self: Box<Self>, core: &mut Core<D>, message: HttpBody) -> Turn<R> {
         let mode = core.modes.response;
+        core.meters.response_piece();
         let mut answering = match self.response.take() {
             Some(answering) => answering,
             // The proxy is configured not to show response headers.
-            None => self.answering(mode, &Headers::default()),
+            None => self.answering(core, &Headers::default()),
         };
+        if std::mem::take(&mut answering.skipped) {
+            // The proxy does not allow overrides, so it tells the end as ever.
+            answering.closes_naturally = false;
+            core.meters.unseen(Unseen::Insisted, || core.router.response_readers());
+        }
         let ends = message.end_of_stream || message.end_of_stream_without_message;
         let mut usage = Usage::default();
         if let Some(reader) = &mut answering.usage {

@@ -4,3 +4,4 @@ mod modes;
 mod orders;
 mod request;
 mod response;
+mod unseen;

@@ -45,6 +45,7 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
     };
     let producer = Some(written.in_flight_load_producer_name.as_str());
     let costs = ctx.consumes(TokenCosts::KIND, producer, TokenCosts::PRODUCER);
+    ctx.reads_responses("counts the tokens of a prompt until its answer ends, not only until the first byte");
     Ok(Roles {
         scorer: Some(Arc::new(TokenLoadScorer { threshold: f64::from(threshold), costs })),
         ..Roles::default()

@@ -1,7 +1,8 @@
 //! An engine of the test's own, in this process, for what a simulated vLLM does not do: upgrades, trailers, answers before
 //! the request ended. It speaks HTTP/1.1 and, without TLS, HTTP/2.
 
-use super::client::{Body, empty, full, with_trailers};
+use super::client::{Body, empty, full, pieces, with_trailers};
+use super::mixed::split;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -10,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -65,6 +67,7 @@ async fn answer(port: u16, request: Request<Incoming>) -> Result<Response<Body>,
         "/reset-content" => status(StatusCode::RESET_CONTENT, empty()),
         "/not-modified" => status(StatusCode::NOT_MODIFIED, empty()),
         "/no-content" => status(StatusCode::NO_CONTENT, empty()),
+        "/mirror" => mirror(request).await,
         "/trailers" => trailers(request).await,
         "/trailers-only" => Response::new(with_trailers(Bytes::new(), trailer("x-end", "1"))),
         _ => {
@@ -85,6 +88,16 @@ fn status(status: StatusCode, body: Body) -> Response<Body> {
 
 fn trailer(name: &'static str, value: &str) -> HeaderMap {
     HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())])
+}
+
+/// Sends the body back in pieces that are cut anywhere.
+async fn mirror(request: Request<Incoming>) -> Response<Body> {
+    let Ok(whole) = request.into_body().collect().await else {
+        return status(StatusCode::BAD_REQUEST, empty());
+    };
+    let body = whole.to_bytes();
+    let seed = body.len() as u64;
+    Response::new(pieces(split(&body, seed), Duration::from_millis(5)))
 }
 
 /// Sends the body back, then trailers: how many bytes came and which trailer `x-checksum` the request had.

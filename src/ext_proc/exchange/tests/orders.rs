@@ -1,6 +1,6 @@
 //! Messages in orders that must not occur.
 
-use super::super::{Limits, OverBudget};
+use super::super::{Limits, OverBudget, ResponseBodies};
 use crate::ext_proc::testing::*;
 use crate::proto::ext_proc::{BodySendMode, ProcessingRequest};
 use crate::request::Ending;
@@ -127,11 +127,13 @@ proptest! {
     fn any_order_of_messages_ends_without_a_leak(
         steps in proptest::collection::vec(moves(), 0..25),
         begin in any::<bool>(), modes in (0i32..6, 0i32..6),
-        slow in any::<bool>(), refuse in any::<bool>(), on_headers in any::<bool>(),
+        slow in any::<bool>(), refuse in any::<bool>(), on_headers in any::<bool>(), skip in any::<bool>(),
         budget in 0usize..600, max_body_bytes in 0usize..600,
     ) {
         let over_budget = if on_headers { OverBudget::DecideOnHeaders } else { OverBudget::Refuse };
-        let limits = Limits { max_body_bytes, body_idle: Duration::from_secs(1), over_budget };
+        let response_bodies = if skip { ResponseBodies::Skip } else { ResponseBodies::Read };
+        let limits =
+            Limits { max_body_bytes, body_idle: Duration::from_secs(1), over_budget, response_bodies };
         let mut driver = Driver::with(Script { opaque: true, refuse, ..Script::default() }, limits, budget);
         driver.slow = slow;
         let mut first = if begin { vec![Move::Send(0, vec![b'a'], false)] } else { Vec::new() };
