@@ -1,6 +1,7 @@
 //! Which subcommand runs: by word, or by the name that the binary was started under.
 
 use clap::{Parser, Subcommand};
+use pointsman::bench::BenchArgs;
 use pointsman::config::EppOptions;
 use pointsman::config::flags::{self, FlagNotice, FlagOutcome};
 use pointsman::demo::DemoArgs;
@@ -31,6 +32,8 @@ enum Command {
     Sim(Box<SimArgs>),
     /// Engines, picker and a real Envoy on this machine: round robin against Pointsman
     Demo(Box<DemoArgs>),
+    /// What a picker costs: drives any ext_proc picker as Envoy does, beside the floor of a server that only echoes
+    Bench(Box<BenchArgs>),
 }
 
 /// What a command line asks for.
@@ -42,6 +45,8 @@ pub enum Invocation {
     Sim(Box<SimArgs>),
     /// To run the demo.
     Demo(Box<DemoArgs>),
+    /// To measure a picker.
+    Bench(Box<BenchArgs>),
     /// To say something and end: help, the version, or what is wrong with the command line.
     Say {
         /// The text, with its line ends.
@@ -71,6 +76,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Invocation {
         Ok(Cli { command: Command::Epp { args } }) => picker(&args),
         Ok(Cli { command: Command::Sim(args) }) => Invocation::Sim(args),
         Ok(Cli { command: Command::Demo(args) }) => Invocation::Demo(args),
+        Ok(Cli { command: Command::Bench(args) }) => Invocation::Bench(args),
         Err(error) => Invocation::Say {
             text: error.render().to_string(),
             to_stdout: !error.use_stderr(),

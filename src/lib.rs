@@ -11,10 +11,11 @@
 //! 6. the domain: `pool`, `endpoint`, `request`, `kv`, and what everybody needs: `telemetry`, `clock`, `shutdown`,
 //!    `readiness`.
 //!
-//! `sim` and `demo` are programs of their own beside `app`.
+//! `sim`, `demo` and `bench` are programs of their own beside `app`.
 
 pub mod admin;
 pub mod app;
+pub mod bench;
 pub mod clock;
 pub mod config;
 pub mod datalayer;

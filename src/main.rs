@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Invocation::Epp(options, notices) => pick(*options, &notices),
         Invocation::Sim(args) => simulate(*args),
         Invocation::Demo(args) => demonstrate(*args),
+        Invocation::Bench(args) => measure(*args),
         Invocation::Say { text, to_stdout, code } => {
             if to_stdout {
                 print!("{text}");
@@ -87,6 +88,12 @@ fn level(level: LogLevel) -> LevelFilter {
 fn demonstrate(args: pointsman::demo::DemoArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async { Ok(pointsman::demo::run(args, stop_signal()?).await?) })
+}
+
+/// Measures a picker, or is a part of such a measurement. The command builds its own runtimes, each shaped like what it
+/// stands for.
+fn measure(args: pointsman::bench::BenchArgs) -> anyhow::Result<()> {
+    Ok(pointsman::bench::run(args)?)
 }
 
 #[cfg(test)]

@@ -28,19 +28,20 @@ const LAYERS: &[(&str, u8)] = &[
     ("app", 5),
     ("sim", 6),
     ("demo", 6),
+    ("bench", 6),
     ("main", 7),
     ("cli", 7),
 ];
 
 /// Crates that may be named only below these paths.
 const CONFINED: &[(&str, &[&str])] = &[
-    ("tonic", &["ext_proc", "admin", "proto"]),
-    ("prost", &["ext_proc", "admin", "proto"]),
+    ("tonic", &["ext_proc", "admin", "proto", "bench"]),
+    ("prost", &["ext_proc", "admin", "proto", "bench"]),
     ("anyhow", &["main.rs", "cli.rs", "app"]),
-    ("reqwest", &["datalayer/source", "demo"]),
+    ("reqwest", &["datalayer/source", "demo", "bench"]),
     ("opentelemetry", &["telemetry"]),
     ("axum", &["admin", "sim"]),
-    ("clap", &["cli.rs", "config", "sim", "demo", "app"]),
+    ("clap", &["cli.rs", "config", "sim", "demo", "bench", "app"]),
 ];
 
 const MAX_FILE_LINES: usize = 600;

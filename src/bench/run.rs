@@ -1,0 +1,207 @@
+//! `pointsman bench run`: every process of a profile's rows, started and measured in one command.
+
+use super::BenchError;
+use super::account::Account;
+use super::args::RunArgs;
+use super::children::{self, Folder, Process};
+use super::connection::Target;
+use super::engines::Scrapes;
+use super::load;
+use super::measure;
+use super::profiles::Spec;
+use super::prompt::{Prompts, Shape};
+use super::report::{self, Row};
+use super::workload::{Pace, ResponseMode, Workload};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Share of the scrapes due that must come.
+const SCRAPES: f64 = 0.95;
+/// Prompts that fill the index are of this size.
+const FILLER_BYTES: usize = 400_000;
+/// Text of one block as the picker counts it: 64 tokens of 4 bytes.
+const BLOCK_BYTES: u64 = 256;
+
+/// Measures every row of the profile.
+///
+/// # Errors
+/// When a process cannot be started, and when rows are refused or broken.
+pub async fn run(args: &RunArgs) -> Result<(), BenchError> {
+    let mut rows = Vec::new();
+    for spec in args.profile.rows() {
+        let named = |wanted: &String| spec.workload.name.contains(wanted.as_str());
+        if !args.row.is_empty() && !args.row.iter().any(named) {
+            continue;
+        }
+        let workload = args.overridden(&spec.workload);
+        rows.push(measured(args, &Spec { workload, ..spec }).await?);
+    }
+    if rows.is_empty() {
+        return Err(BenchError::Usage("no row has a name like --row".to_owned()));
+    }
+    report::tell(&rows, args.json.as_deref())
+}
+
+/// What runs for one row.
+struct Stage {
+    target: Target,
+    account: Option<Account>,
+    control: Option<SocketAddr>,
+    /// Last, so that they end before the folder that they log to goes.
+    _processes: Vec<Process>,
+}
+
+async fn measured(args: &RunArgs, spec: &Spec) -> Result<Row, BenchError> {
+    eprintln!("{} …", spec.workload.name);
+    let folder = Folder::new();
+    let workload = &spec.workload;
+    let prompts = Prompts::new(workload.prompts, workload.turns, workload.seed);
+    // Before the picker starts, so that the floor has the core to itself.
+    let floor = match workload.pace {
+        Pace::Idle => None,
+        _ => {
+            Some(measure::floor(workload, &prompts, !args.plaintext, args.picker_core, folder.path()).await?)
+        }
+    };
+    let stage = stage(args, spec, &folder).await?;
+    let mut runs = Vec::with_capacity(args.runs);
+    let mut notes = fill(spec, stage.target).await?;
+    let (before, since) = (scrapes(stage.control).await, Instant::now());
+    for run in 0..args.runs.max(1) {
+        let seed = workload.seed + 1 + run as u64;
+        let workload = Workload { seed, ..workload.clone() };
+        let prompts = Prompts::new(workload.prompts, workload.turns, seed);
+        runs.push(load::run(&workload, prompts, stage.target, stage.account.as_ref()).await?);
+    }
+    let (after, elapsed) = (scrapes(stage.control).await, since.elapsed());
+    let mut row = Row::new(workload, floor, &runs);
+    notes.drain(..).for_each(|note| row.note(note));
+    if let Some((before, after)) = before.zip(after) {
+        tell_scrapes(&mut row, spec, before, after, elapsed);
+    }
+    Ok(row)
+}
+
+fn tell_scrapes(row: &mut Row, spec: &Spec, before: Scrapes, after: Scrapes, elapsed: Duration) {
+    let came = after.total - before.total;
+    let rate = came as f64 / elapsed.as_secs_f64();
+    let Some(period) = spec.scrapes_due_every else {
+        return row.note(format!("{rate:.0} scrapes/s"));
+    };
+    let due = elapsed.as_secs_f64() / period.as_secs_f64();
+    let share = came as f64 / (due * spec.engines as f64);
+    let least = (after.least - before.least) as f64 / due;
+    let text = format!(
+        "{rate:.0} scrapes/s, {:.1} % of those due, {:.1} % at the engine with the fewest since its start",
+        100.0 * share,
+        100.0 * least
+    );
+    if share < SCRAPES { row.broke(text) } else { row.note(text) }
+}
+
+/// Starts engines and picker, or takes the picker that runs already.
+async fn stage(args: &RunArgs, spec: &Spec, folder: &Folder) -> Result<Stage, BenchError> {
+    let tls = !args.plaintext;
+    if let Some(address) = args.target {
+        let account = args.pid.map(Account::of);
+        return Ok(Stage { target: Target { address, tls }, account, control: None, _processes: Vec::new() });
+    }
+    let me = std::env::current_exe().map_err(super::failed("pointsman"))?;
+    let endpoints = folder.path().join("endpoints.yaml");
+    let words = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let mut flags = words(format!("bench engines --count {}", spec.engines));
+    flags.extend(["--endpoints-file".to_owned(), endpoints.display().to_string()]);
+    let mut engines = Process::start("engines", &me, &flags, args.core, folder.path())?;
+    let control = engines.listens().await?;
+    let config = folder.write("config.yaml", spec.config)?;
+    let [grpc, health, metrics] = free_ports()?;
+    let mut flags = words(format!(
+        "epp --listen-address 127.0.0.1 --grpc-port {grpc} --grpc-health-port {health} --metrics-port {metrics} \
+         --secure-serving={tls} --allow-experimental-plugins --pool-name bench"
+    ));
+    for (flag, file) in [("--config-file", &config), ("--endpoints-file", &endpoints)] {
+        flags.extend([flag.to_owned(), file.display().to_string()]);
+    }
+    flags.extend(spec.flags.iter().cloned());
+    let program = args.picker.as_deref().unwrap_or(&me);
+    let mut picker = Process::start("picker", program, &flags, args.picker_core, folder.path())?;
+    let ready = format!("http://127.0.0.1:{metrics}/readyz");
+    picker.until(|| async { get(&ready).await.map(|_text| ()) }).await?;
+    let target = Target { address: SocketAddr::from((Ipv4Addr::LOCALHOST, grpc)), tls };
+    let account = Some(Account::of(picker.id()));
+    Ok(Stage { target, account, control: Some(control), _processes: vec![picker, engines] })
+}
+
+/// Fills the picker's prefix index with as many blocks as the row wants.
+async fn fill(spec: &Spec, target: Target) -> Result<Vec<String>, BenchError> {
+    if spec.blocks == 0 {
+        return Ok(Vec::new());
+    }
+    let bytes = FILLER_BYTES.min((spec.blocks * BLOCK_BYTES) as usize);
+    let workload = Workload {
+        prompts: Shape { bytes, shared: 0.0, groups: 0, turn_bytes: 0 },
+        response: ResponseMode::None,
+        ..Workload::default()
+    };
+    let count = (spec.blocks * BLOCK_BYTES).div_ceil(bytes as u64);
+    let failed = load::fill(&workload, Prompts::new(workload.prompts, 1, 9), target, count).await?;
+    Ok(vec![format!("filled before with {count} prompts of {bytes} bytes, {failed} of which failed")])
+}
+
+async fn scrapes(control: Option<SocketAddr>) -> Option<Scrapes> {
+    serde_json::from_str(&get(&format!("http://{}/count", control?)).await?).ok()
+}
+
+async fn get(url: &str) -> Option<String> {
+    let answer = reqwest::Client::new().get(url).timeout(Duration::from_secs(2)).send().await.ok()?;
+    if answer.status().is_success() { answer.text().await.ok() } else { None }
+}
+
+fn free_ports() -> Result<[u16; 3], BenchError> {
+    let failed = || super::failed("the picker");
+    let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed());
+    // All are held before the first is let go, so they differ.
+    let [a, b, c] = [bind(()), bind(()), bind(())];
+    let (a, b, c) = (a?, b?, c?);
+    let port = |l: &TcpListener| l.local_addr().map(|a| a.port()).map_err(failed());
+    Ok([port(&a)?, port(&b)?, port(&c)?])
+}
+
+/// Says early when the machine cannot do it.
+///
+/// # Errors
+/// When a core is missing.
+pub fn prepare(args: &RunArgs) -> Result<(), BenchError> {
+    if let Some(core) = args.picker_core {
+        children::check(core)?;
+    }
+    args.core.map_or(Ok(()), children::keep_to)
+}
+
+/// More than a thousand engines need more descriptors than many a shell allows.
+pub fn more_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _kept = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// `pointsman bench engines`.
+///
+/// # Errors
+/// When ports or descriptors run out.
+pub async fn engines(
+    count: usize,
+    file: &Path,
+    control: u16,
+    stop: impl Future<Output = ()>,
+) -> Result<(), BenchError> {
+    more_files();
+    let localhost = Ipv4Addr::LOCALHOST.into();
+    let listeners = super::engines::listen(localhost, count).await?;
+    let control = super::echo::listen(SocketAddr::new(localhost, control)).await?;
+    super::engines::write_endpoints(&listeners, file)?;
+    super::say_ready(control.local_addr().map_err(super::failed("the engines"))?);
+    super::engines::run(listeners, control, stop).await;
+    Ok(())
+}
