@@ -18,6 +18,7 @@ mod envoy_scale;
 mod envoy_unseen;
 mod image_root;
 mod incarnation;
+mod kube_manifests;
 mod layering;
 mod secrets;
 mod sim;

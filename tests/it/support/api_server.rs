@@ -157,7 +157,7 @@ fn arguments(folder: &Path, port: u16, etcd_port: u16) -> Vec<String> {
         format!("--token-auth-file={}", file("tokens.csv")),
         "--authorization-mode=RBAC".to_owned(),
         "--service-account-issuer=https://pointsman.test".to_owned(),
-        format!("--service-account-key-file={}", file("accounts.key")),
+        format!("--service-account-key-file={}", file("accounts.pub")),
         format!("--service-account-signing-key-file={}", file("accounts.key")),
         "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
         // Nobody makes the default ServiceAccount here, and pods are not started anyway.
@@ -191,5 +191,7 @@ fn write_certificates(folder: &Path) {
     let server = rcgen::CertificateParams::new(names).unwrap().signed_by(&server_key, &issuer).unwrap();
     write("server.crt", server.pem());
     write("server.key", server_key.serialize_pem());
-    write("accounts.key", rcgen::KeyPair::generate().unwrap().serialize_pem());
+    let accounts_key = rcgen::KeyPair::generate().unwrap();
+    write("accounts.key", accounts_key.serialize_pem());
+    write("accounts.pub", accounts_key.public_key_pem());
 }

@@ -6,6 +6,8 @@ pub mod api_server;
 pub mod client;
 pub mod decoy;
 pub mod envoy;
+pub mod kube_http;
+pub mod manifests;
 pub mod metrics;
 pub mod mixed;
 pub mod odd;
