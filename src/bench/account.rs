@@ -80,6 +80,21 @@ impl Account {
     }
 }
 
+/// What all cores of the machine worked since it started, whoever for; to a hundredth of a second.
+pub fn machine() -> io::Result<Duration> {
+    let text = std::fs::read_to_string("/proc/stat")?;
+    busy(&text).ok_or_else(|| io::Error::other("no line `cpu` in /proc/stat"))
+}
+
+/// The line `cpu`: user, nice, system, idle, waiting for disks, interrupts of two kinds, stolen; in hundredths of a
+/// second.
+fn busy(text: &str) -> Option<Duration> {
+    let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let ticks: Vec<u64> = line.split_ascii_whitespace().map_while(|word| word.parse().ok()).collect();
+    let busy: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|at| ticks.get(*at)).sum();
+    (ticks.len() >= 4).then(|| Duration::from_millis(busy * 10))
+}
+
 /// Time on a core in nanoseconds: the first of the three numbers of `schedstat`.
 fn schedstat(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().next()?.parse().ok()
@@ -115,6 +130,13 @@ mod tests {
         assert_eq!(kib(status, "VmSwap:"), None);
         assert_eq!(core_list("\t0-2,5\n"), [0, 1, 2, 5]);
         assert_eq!(core_list("1"), [1]);
+    }
+
+    #[test]
+    fn idle_cores_do_not_work() {
+        assert_eq!(busy("cpu  1 2 3 1000 500 4 5 6 0 0\ncpu0 1\n"), Some(Duration::from_millis(210)));
+        assert_eq!((busy("cpu  1"), busy("")), (None, None));
+        assert!(machine().unwrap() > Duration::ZERO);
     }
 
     #[test]

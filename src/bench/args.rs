@@ -70,6 +70,15 @@ pub struct RunArgs {
     /// Core for generator and engines.
     #[arg(long, default_value = "1")]
     pub core: Option<usize>,
+    /// No process keeps to a core: for tests; figures mean little.
+    #[arg(long)]
+    pub anywhere: bool,
+    /// Endpoints, in place of each row's own number.
+    #[arg(long)]
+    pub engines: Option<usize>,
+    /// Sessions, in place of each row's own number, in rows that have any.
+    #[arg(long)]
+    pub sessions: Option<usize>,
     /// Runs of each row; the medians are told.
     #[arg(long, default_value_t = 1)]
     pub runs: usize,
@@ -85,10 +94,21 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// `workload` with the times that the flags give.
+    /// Core for picker and floor.
+    pub fn picker_core(&self) -> Option<usize> {
+        self.picker_core.filter(|_| !self.anywhere)
+    }
+
+    /// Core for generator and engines.
+    pub fn own_core(&self) -> Option<usize> {
+        self.core.filter(|_| !self.anywhere)
+    }
+
+    /// `workload` with what the flags say in its place.
     pub fn overridden(&self, workload: &Workload) -> Workload {
         let workload = workload.clone();
         Workload {
+            sessions: self.sessions.filter(|_| workload.sessions > 0).unwrap_or(workload.sessions),
             window: self.window.unwrap_or(workload.window),
             warm_up: self.warm_up.unwrap_or(workload.warm_up),
             ..workload

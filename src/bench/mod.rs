@@ -67,7 +67,9 @@ pub enum BenchError {
     #[error("cannot read /proc of the picker (is --pid right, and does it run on this machine?): {0}")]
     Account(std::io::Error),
     /// A process cannot be kept on a core.
-    #[error("cannot keep to core {core}: {source}; this machine may have fewer cores")]
+    #[error(
+        "this machine may have fewer cores, or this process may not use them: cannot keep to core {core}: {source}"
+    )]
     Core {
         /// Which.
         core: usize,

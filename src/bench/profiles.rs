@@ -137,13 +137,17 @@ fn idle() -> Vec<Spec> {
         window: Duration::from_secs(seconds),
         ..Workload::default()
     };
-    let about = "no requests, every engine scraped";
+    let about = "no requests, pages that never change, back-off off: every scrape is due";
     let mut rows = vec![
         Spec::new("100 at 50 ms", about, 100, quiet(10)).flag("refresh-metrics-interval", "50ms"),
         Spec::new("1,000 at 1 s", about, 1_000, quiet(10)).flag("refresh-metrics-interval", "1s"),
     ];
+    for row in &mut rows {
+        row.flags.push("--refresh-backoff=false".to_owned());
+    }
     rows[0].scrapes_due_every = Some(Duration::from_millis(50));
     rows[1].scrapes_due_every = Some(Duration::from_secs(1));
+    let about = "no requests, pages that never change, every flag at its default";
     rows.push(Spec::new("100 as shipped", about, 100, quiet(10)));
     rows.push(Spec::new("1,000 as shipped", about, 1_000, quiet(10)));
     rows

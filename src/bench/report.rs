@@ -10,6 +10,9 @@ use std::time::Duration;
 /// A rate above this share of what the generator can do says more of the generator than of the picker.
 const TRUSTED: f64 = 0.8;
 
+/// Cores that other processes may use before it is said that they disturb.
+const BUSY: f64 = 0.25;
+
 /// One row of a table.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -127,6 +130,7 @@ impl Row {
             memory(|m| m.resident),
             memory(|m| m.peak),
             format!("{:.2}", m.generator_cores),
+            format!("{:.2}", m.other_cores),
         ]);
         cells
     }
@@ -146,7 +150,7 @@ fn ceiling(floor: &Measured, rate: f64) -> f64 {
     rate / floor.generator_cores.clamp(0.01, 1.0)
 }
 
-const HEADER: [&str; 16] = [
+const HEADER: [&str; 17] = [
     "workload",
     "rate/s",
     "p50",
@@ -163,6 +167,7 @@ const HEADER: [&str; 16] = [
     "MB",
     "peak MB",
     "generator",
+    "others",
 ];
 
 /// The table of `rows`, in Markdown, with errors and remarks below.
@@ -197,6 +202,14 @@ fn remarks(row: &Row, text: &mut String) {
     }
     for (kind, count) in &row.measured.errors {
         *text += &format!("{name}: {count} × {kind}\n");
+    }
+    for (whose, other) in [("picker's", Some(&row.measured)), ("floor's", row.floor.as_ref())] {
+        if let Some(other) = other.map(|m| m.other_cores).filter(|cores| *cores > BUSY) {
+            *text += &format!(
+                "{name}: other processes (engines included) used {other:.2} cores in the {whose} runs: its figures are \
+                 worse than on a quiet machine\n"
+            );
+        }
     }
     let floor_errors = row.floor.as_ref().map_or(0, Measured::error_count);
     if floor_errors > 0 {
@@ -263,6 +276,7 @@ fn figures(m: &Measured, refused: bool) -> Value {
         "resident_bytes": m.memory.map(|m| m.resident),
         "peak_resident_bytes": m.memory.map(|m| m.peak),
         "generator_cores": m.generator_cores,
+        "other_cores": m.other_cores,
         "stayed": m.stayed,
     })
 }

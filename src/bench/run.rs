@@ -35,7 +35,8 @@ pub async fn run(args: &RunArgs) -> Result<(), BenchError> {
             continue;
         }
         let workload = args.overridden(&spec.workload);
-        rows.push(measured(args, &Spec { workload, ..spec }).await?);
+        let engines = args.engines.unwrap_or(spec.engines);
+        rows.push(measured(args, &Spec { workload, engines, ..spec }).await?);
     }
     if rows.is_empty() {
         return Err(BenchError::Usage("no row has a name like --row".to_owned()));
@@ -60,9 +61,9 @@ async fn measured(args: &RunArgs, spec: &Spec) -> Result<Row, BenchError> {
     // Before the picker starts, so that the floor has the core to itself.
     let floor = match workload.pace {
         Pace::Idle => None,
-        _ => {
-            Some(measure::floor(workload, &prompts, !args.plaintext, args.picker_core, folder.path()).await?)
-        }
+        _ => Some(
+            measure::floor(workload, &prompts, !args.plaintext, args.picker_core(), folder.path()).await?,
+        ),
     };
     let stage = stage(args, spec, &folder).await?;
     let mut runs = Vec::with_capacity(args.runs);
@@ -112,7 +113,7 @@ async fn stage(args: &RunArgs, spec: &Spec, folder: &Folder) -> Result<Stage, Be
     let words = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let mut flags = words(format!("bench engines --count {}", spec.engines));
     flags.extend(["--endpoints-file".to_owned(), endpoints.display().to_string()]);
-    let mut engines = Process::start("engines", &me, &flags, args.core, folder.path())?;
+    let mut engines = Process::start("engines", &me, &flags, args.own_core(), folder.path())?;
     let control = engines.listens().await?;
     let config = folder.write("config.yaml", spec.config)?;
     let [grpc, health, metrics] = free_ports()?;
@@ -125,7 +126,7 @@ async fn stage(args: &RunArgs, spec: &Spec, folder: &Folder) -> Result<Stage, Be
     }
     flags.extend(spec.flags.iter().cloned());
     let program = args.picker.as_deref().unwrap_or(&me);
-    let mut picker = Process::start("picker", program, &flags, args.picker_core, folder.path())?;
+    let mut picker = Process::start("picker", program, &flags, args.picker_core(), folder.path())?;
     let ready = format!("http://127.0.0.1:{metrics}/readyz");
     picker.until(|| async { get(&ready).await.map(|_text| ()) }).await?;
     let target = Target { address: SocketAddr::from((Ipv4Addr::LOCALHOST, grpc)), tls };
@@ -173,10 +174,10 @@ fn free_ports() -> Result<[u16; 3], BenchError> {
 /// # Errors
 /// When a core is missing.
 pub fn prepare(args: &RunArgs) -> Result<(), BenchError> {
-    if let Some(core) = args.picker_core {
+    if let Some(core) = args.picker_core() {
         children::check(core)?;
     }
-    args.core.map_or(Ok(()), children::keep_to)
+    args.own_core().map_or(Ok(()), children::keep_to)
 }
 
 /// More than a thousand engines need more descriptors than many a shell allows.

@@ -1,6 +1,6 @@
 //! What one run measured.
 
-use super::account::{Account, CpuTimes, Memory};
+use super::account::{self, Account, CpuTimes, Memory};
 use super::histogram::Histogram;
 use std::collections::BTreeMap;
 use std::io;
@@ -80,13 +80,14 @@ pub struct Reading {
     at: Instant,
     own: CpuTimes,
     picker: Option<(CpuTimes, Memory)>,
+    machine: Duration,
 }
 
 impl Reading {
     /// Reads the accounts of the picker, if it is on this machine, and of the generator itself.
     pub fn take(picker: Option<&Account>) -> io::Result<Self> {
         let picker = picker.map(|p| Ok::<_, io::Error>((p.cpu()?, p.memory()?))).transpose()?;
-        Ok(Self { at: Instant::now(), own: Account::own().cpu()?, picker })
+        Ok(Self { at: Instant::now(), own: Account::own().cpu()?, picker, machine: account::machine()? })
     }
 }
 
@@ -125,6 +126,8 @@ pub struct Measured {
     pub memory: Option<Memory>,
     /// Share of one core that the generator used.
     pub generator_cores: f64,
+    /// Cores that everything else on this machine used; with a picker on another machine or unknown, that one's, too.
+    pub other_cores: f64,
     /// Share of later turns that went where the session was before.
     pub stayed: Option<f64>,
 }
@@ -137,6 +140,9 @@ impl Measured {
         let latency = |share| stats.latency.percentile(share);
         let picker = before.picker.as_ref().zip(after.picker.as_ref());
         let turns = stats.stayed + stats.moved;
+        let cores = picker.map(|(before, after)| share(after.0.since(&before.0)));
+        let generator_cores = share(after.own.since(&before.own));
+        let all = share(after.machine.saturating_sub(before.machine));
         Self {
             seconds,
             requests_per_second: stats.requests as f64 / seconds,
@@ -149,9 +155,10 @@ impl Measured {
             },
             values: stats.latency.total(),
             errors: stats.errors,
-            cores: picker.map(|(before, after)| share(after.0.since(&before.0))),
+            cores,
             memory: picker.map(|(_, after)| after.1),
-            generator_cores: share(after.own.since(&before.own)),
+            generator_cores,
+            other_cores: (all - generator_cores - cores.unwrap_or(0.0)).max(0.0),
             stayed: (turns > 0).then(|| stats.stayed as f64 / turns as f64),
         }
     }
@@ -204,6 +211,7 @@ impl Measured {
             cores: optional(&|r| r.cores),
             memory: runs.iter().any(|r| r.memory.is_some()).then_some(memory),
             generator_cores: mid(&|r| r.generator_cores),
+            other_cores: mid(&|r| r.other_cores),
             stayed: optional(&|r| r.stayed),
         }
     }
@@ -246,7 +254,8 @@ mod tests {
     #[test]
     fn rates_and_shares_are_of_the_window() {
         let start = Instant::now();
-        let reading = |at: Instant| Reading { at, own: CpuTimes::default(), picker: None };
+        let reading =
+            |at: Instant| Reading { at, own: CpuTimes::default(), picker: None, machine: at - start };
         let mut stats = Stats::new(start, start + Duration::from_secs(2));
         for i in 0..1_000 {
             stats.request(start, Duration::from_micros(i + 1), 10);
@@ -254,6 +263,7 @@ mod tests {
         let mut measured = Measured::new(stats, &reading(start), &reading(start + Duration::from_secs(2)));
         assert_eq!((measured.requests_per_second, measured.chunks_per_second), (500.0, 5_000.0));
         assert_eq!((measured.cpu_per_request(), measured.stayed), (None, None));
+        assert_eq!(measured.other_cores, 1.0);
         measured.cores = Some(0.5);
         assert_eq!(measured.cpu_per_request(), Some(Duration::from_millis(1)));
         assert_eq!(measured.cpu_per_chunk(), Some(Duration::from_micros(100)));
