@@ -34,7 +34,8 @@ pub struct Http2 {
     pub max_concurrent_streams: u32,
     /// Bytes that one stream may send before it is read.
     pub stream_window: u32,
-    /// The same for a connection as a whole. Far above the stream's, so that no stream can hold up the others.
+    /// The same for a connection as a whole. Far above the stream's, so that hundreds of uploads at once leave room for the
+    /// others; what a connection may keep in memory beside the counted bodies is at most this.
     pub connection_window: u32,
     /// Streams that were reset before they were accepted, and may wait. A proxy resets a stream for each client that
     /// goes away; h2's own limit of 20 would take the connection from all the others.
@@ -49,8 +50,8 @@ impl Default for Http2 {
     fn default() -> Self {
         Self {
             max_concurrent_streams: 65_536,
-            stream_window: 1024 * 1024,
-            connection_window: 1024 * 1024 * 1024,
+            stream_window: 256 * 1024,
+            connection_window: 64 * 1024 * 1024,
             pending_resets: 65_536,
             keepalive: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),

@@ -13,6 +13,8 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 const COUNT: u64 = 10_000;
+/// How many leave while the picker stands still.
+const PAUSED: u64 = 6_000;
 /// Where a client leaves.
 const PLACES: u64 = 3;
 
@@ -99,4 +101,37 @@ async fn ten_thousand_cancelled_requests_leave_the_connection_alive() {
         "over the same connection to the picker: opened, closed, told to go"
     );
     assert_eq!(stack.picker.error_lines(), Vec::<String>::new());
+}
+
+/// What waits in Envoy while the picker stands still is no reason to close the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_leave_while_the_picker_pauses_leave_the_connection_alive() {
+    needs_envoy!("envoy_cancel::clients_that_leave_while_the_picker_pauses_leave_the_connection_alive");
+    let _machine = support::alone().await;
+    let mut stack = slow_answers().await;
+    let client = stack.client.clone();
+    let before = connections(&stack).await;
+    stack.picker.process.freeze().await;
+    // Enough to fill what the kernel keeps for a connection, so that the rest waits in Envoy.
+    let mut uploads = tokio::task::JoinSet::new();
+    for _ in 0..160 {
+        let body = client::full(vec![b'7'; 512 << 10]);
+        let request = client.request("POST", "/echo").body(body).unwrap();
+        let client = client.clone();
+        uploads.spawn(async move { client.send(request).await });
+    }
+    let arrived =
+        || async { stack.envoy.stat("cluster.picker.upstream_cx_tx_bytes_buffered").await > 8 << 20 };
+    support::await_that("the uploads wait in Envoy", arrived).await;
+    let leaving = (0..PAUSED).filter(|number| number % PLACES != 2);
+    futures::stream::iter(leaving).for_each_concurrent(64, |number| leave(&client, number)).await;
+    stack.picker.process.signal("CONT");
+    let uploads = uploads.join_all().await;
+    let whole =
+        uploads.iter().filter(|answer| answer.as_ref().is_ok_and(|answer| answer.status == 200)).count();
+    println!("{whole} of {} uploads outlast {PAUSED} clients that leave", uploads.len());
+    assert_eq!(whole, uploads.len(), "{uploads:?}");
+    stack.await_idle().await;
+    stack.await_serving().await;
+    assert_eq!(connections(&stack).await, before, "the same connection: opened, closed, told to go");
 }

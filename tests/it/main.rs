@@ -13,6 +13,7 @@ mod envoy_connect;
 mod envoy_engines;
 mod envoy_failover;
 mod envoy_failures;
+mod envoy_large;
 mod envoy_modes;
 mod envoy_odd;
 mod envoy_scale;

@@ -165,7 +165,7 @@ const LIMITS: &[Flag] = &[
     ),
     on("grpc-max-send-msg-size", Value("BYTES"), "", "Largest gRPC message sent; default unlimited"),
     on("max-concurrent-streams", Value("COUNT"), "20000", "Streams that one connection may have open"),
-    on("http2-stream-window", Value("BYTES"), "1MiB", "Flow-control window of one stream"),
+    on("http2-stream-window", Value("BYTES"), "256KiB", "Flow-control window of one stream"),
     on("http2-connection-window", Value("BYTES"), "64MiB", "Flow-control window of one connection"),
     on(
         "http2-max-pending-resets",

@@ -5,12 +5,15 @@ use super::client::{Body, empty, full, pieces, with_trailers};
 use super::mixed::split;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::BodyExt;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -27,6 +30,8 @@ const METRICS: &str = "# TYPE vllm:num_requests_running gauge\n\
 /// The running server; ends with the handle.
 pub struct OddEngine {
     pub port: u16,
+    /// Requests whose body is not read.
+    pub unread: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -35,10 +40,13 @@ impl OddEngine {
     pub async fn start() -> Self {
         let port = super::ports::free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let unread = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&unread);
         let task = tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
+                let count = Arc::clone(&count);
                 tokio::spawn(async move {
-                    let service = service_fn(move |request| answer(port, request));
+                    let service = service_fn(move |request| answer(port, Arc::clone(&count), request));
                     auto::Builder::new(TokioExecutor::new())
                         .serve_connection_with_upgrades(TokioIo::new(connection), service)
                         .await
@@ -46,7 +54,7 @@ impl OddEngine {
                 });
             }
         });
-        Self { port, task }
+        Self { port, unread, task }
     }
 }
 
@@ -56,12 +64,22 @@ impl Drop for OddEngine {
     }
 }
 
-async fn answer(port: u16, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    port: u16,
+    unread: Arc<AtomicUsize>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
     let mut response = match path.as_str() {
         _ if request.method() == Method::CONNECT => tunnel(request, StatusCode::OK),
         "/metrics" => Response::new(full(METRICS)),
         "/upgrade" => upgrade(request),
+        "/unread" => {
+            unread.fetch_add(1, Relaxed);
+            let _held = request;
+            std::future::pending().await
+        }
+        "/endless" => Response::new(endless()),
         // Answers without reading the body.
         "/early" => status(StatusCode::PAYMENT_REQUIRED, full("no credit")),
         "/reset-content" => status(StatusCode::RESET_CONTENT, empty()),
@@ -112,6 +130,13 @@ async fn trailers(request: Request<Incoming>) -> Response<Body> {
         end.insert("x-checksum-received", checksum);
     }
     Response::new(with_trailers(body, end))
+}
+
+/// As much as anybody takes.
+fn endless() -> Body {
+    let piece = Bytes::from_static(&[b'7'; 65_536]);
+    let pieces = futures::stream::repeat_with(move || Ok(Frame::data(piece.clone())));
+    BodyExt::boxed(StreamBody::new(pieces))
 }
 
 /// From here on no HTTP: sends back whatever comes.

@@ -237,7 +237,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    fn start(index: usize, arguments: &[String], folder: &Path) -> Self {
+    /// Starts an engine on a free port.
+    pub fn start(index: usize, arguments: &[String], folder: &Path) -> Self {
         Self::start_on(index, free_port(), arguments.to_vec(), folder)
     }
 
