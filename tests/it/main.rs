@@ -21,6 +21,7 @@ mod envoy_unseen;
 mod image_root;
 mod incarnation;
 mod kube_manifests;
+mod kube_manifests_local;
 mod layering;
 mod secrets;
 mod sim;

@@ -53,6 +53,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and .Values.httpRoute.create (not .Values.pool.enabled) -}}
 {{- fail "httpRoute.create needs pool.enabled: the route's backend is the InferencePool" -}}
 {{- end -}}
+{{- if and .Values.httpRoute.create (not .Values.httpRoute.parentRefs) -}}
+{{- fail "httpRoute.parentRefs is needed: the name of the Gateway, as [{name: inference-gateway}]" -}}
+{{- end -}}
 {{- range $flag := list "pool-name" "pool-namespace" "endpoint-selector" "endpoint-target-ports" "grpc-port" "grpc-health-port" "metrics-port" "secure-serving" "cert-path" "enable-cert-reload" "ha-enable-leader-election" "metrics-endpoint-auth" "config-file" "config-text" -}}
 {{- if hasKey $.Values.flags $flag -}}
 {{- fail (printf "flags.%s is set by the chart: use the value of its own (pool, selector, ports, tls, leaderElection, metrics.auth, config)" $flag) -}}
