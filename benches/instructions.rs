@@ -35,7 +35,7 @@ const PIECES: [Piece; 19] = [
     ("exchange/32KB", 10, |times| exchange(times, 32_000, 1)),
     ("exchange/1MB", 2, |times| exchange(times, 1_000_000, 1)),
     ("exchange/1KB, 100 response chunks", 10, |times| exchange(times, 1_000, 100)),
-    ("exchange/usage of 100 response chunks", 10, usage),
+    ("usage/100 response chunks", 10, usage),
     ("schedule/10 endpoints", 50, |times| schedule(times, 10)),
     ("schedule/100 endpoints", 20, |times| schedule(times, 100)),
     ("schedule/1000 endpoints", 5, |times| schedule(times, 1000)),

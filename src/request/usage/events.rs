@@ -3,10 +3,16 @@
 use super::counts::Counts;
 use crate::request::json::Lexer;
 use crate::request::{Api, Usage};
-use memchr::{memchr, memmem};
+use memchr::memchr;
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
 
 /// A line up to this long is kept until it is whole; a longer one is scanned as it comes.
 const MAX_LINE: usize = 16 * 1024;
+
+/// The words that an event with counts has, made ready once: making one ready costs as much as looking for it.
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("usage"));
+static META_INFO: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("meta_info"));
 
 /// The line that is open.
 #[derive(Debug)]
@@ -23,6 +29,7 @@ enum Line {
 #[derive(Debug)]
 pub(super) struct EventStream {
     api: Api,
+    word: &'static Finder<'static>,
     carry: Vec<u8>,
     line: Line,
     usage: Usage,
@@ -31,7 +38,8 @@ pub(super) struct EventStream {
 
 impl EventStream {
     pub(super) fn new(api: Api) -> Self {
-        Self { api, carry: Vec::new(), line: Line::Kept, usage: Usage::default(), count: 0 }
+        let word: &'static Finder<'static> = if api == Api::SglangGenerate { &META_INFO } else { &USAGE };
+        Self { api, word, carry: Vec::new(), line: Line::Kept, usage: Usage::default(), count: 0 }
     }
     pub(super) fn usage(&self) -> Usage {
         self.usage
@@ -113,8 +121,7 @@ impl EventStream {
         }
         self.count += 1;
         // Most events carry no counts, and looking for the word is far cheaper than scanning.
-        let word: &[u8] = if self.api == Api::SglangGenerate { b"meta_info" } else { b"usage" };
-        if memmem::find(data, word).is_some() {
+        if self.word.find(data).is_some() {
             let mut counts = Counts::new(self.api);
             if Lexer::default().push(data, &mut counts).is_ok() {
                 self.usage.merge(counts.usage);
