@@ -66,6 +66,22 @@ bench: ## The micro benchmarks
 instructions: ## Count the instructions of the hot pieces; fails where one takes over 5 % more than its baseline
 	@CARGO="$(CARGO)" scripts/instructions
 
+# Which profiles, and what else `pointsman bench run` is told: make bench-profiles PROFILES=small BENCH_FLAGS="--runs 5"
+PROFILES ?= small large chunks idle sessions latency proxy growth
+BENCH_FLAGS ?=
+
+.PHONY: bench-profiles
+bench-profiles: ## What the picker costs, profile by profile, beside the floor: PROFILES="small idle" BENCH_FLAGS="--runs 5"
+	@$(MORE_FILES) $(CARGO) build --release --locked --quiet; mkdir -p target/bench; failed=; \
+	if [[ " $(PROFILES) " == *" proxy "* ]]; then \
+	  POINTSMAN_ENVOY="$$(scripts/install-envoy $(lastword $(ENVOY_VERSIONS)))"; export POINTSMAN_ENVOY; \
+	fi; \
+	for profile in $(PROFILES); do \
+	  $(CARGO) run --release --locked --quiet --bin pointsman -- bench run "$$profile" --json "target/bench/$$profile.json" $(BENCH_FLAGS) \
+	    || failed="$$failed $$profile"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "not whole:$$failed"; exit 1; fi
+
 .PHONY: image-root
 image-root: ## The file tree of the container image, in target/image-root
 	scripts/image-root target/image-root

@@ -61,6 +61,9 @@ pub struct RunArgs {
     /// Another build of pointsman to measure.
     #[arg(long, conflicts_with = "target")]
     pub picker: Option<PathBuf>,
+    /// The Envoy program of the profile `proxy`; `make bench-profiles` installs one.
+    #[arg(long, env = "POINTSMAN_ENVOY", default_value = "envoy")]
+    pub envoy: PathBuf,
     /// Without TLS.
     #[arg(long)]
     pub plaintext: bool,

@@ -8,7 +8,7 @@ use super::workload::{RequestMode, ResponseMode, Workload};
 use crate::proto::ext_proc::{
     BodySendMode, CommonResponse, Event, HeaderMutation, Mutation, ProcessingRequest, Reply,
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use std::time::Instant;
@@ -80,7 +80,7 @@ impl Plan {
             .cycle()
             .take(workload.chunk_bytes)
             .collect();
-        let fill = |out: &mut bytes::BytesMut| out.extend_from_slice(&text);
+        let fill = |out: &mut BytesMut| out.extend_from_slice(&text);
         let pairs = [
             (":status", Bytes::from_static(b"200")),
             ("content-type", Bytes::from_static(b"text/event-stream; charset=utf-8")),
@@ -101,6 +101,11 @@ impl Plan {
             chunks: workload.chunks,
             chunk_bytes: text.len(),
         }
+    }
+
+    /// Whether requests go to a proxy in front of the picker.
+    pub fn is_through_proxy(&self) -> bool {
+        self.request == RequestMode::Http
     }
 
     /// One message of the response's body.
@@ -146,7 +151,7 @@ impl Plan {
         }
         let request = match self.request {
             RequestMode::Buffered => BodySendMode::Buffered,
-            RequestMode::FullDuplex | RequestMode::HeadersOnly => BodySendMode::FullDuplexStreamed,
+            _ => BodySendMode::FullDuplexStreamed,
         };
         let response = match self.response {
             ResponseMode::None => BodySendMode::None,
@@ -155,6 +160,33 @@ impl Plan {
         let headers = wire::headers(&pairs, headers_only);
         wire::frame(&wire::opening(headers, request, response, &self.subset))
     }
+}
+
+/// Sends a request to a proxy and waits for the whole answer. The decision came when the answer's headers did.
+pub async fn through_proxy(
+    connection: &mut Connection,
+    id: u64,
+    mut body: Body,
+) -> Result<Decision, Failure> {
+    let (sent, mut whole) = (Sent::new(), BytesMut::with_capacity(body.remaining()));
+    body.copy(usize::MAX, &mut whole);
+    let (outgoing, more) = Outgoing::new(whole.freeze(), None, 1, sent.clone(), 1);
+    drop(more);
+    let request = http::Request::post("http://inference.example/v1/chat/completions")
+        .header("content-type", "application/json")
+        .header("x-request-id", format!("00000000-0000-4000-8000-{id:012x}"))
+        .body(outgoing)
+        .map_err(|e| Failure::Broke(e.to_string()))?;
+    let response = connection.send_request(request).await.map_err(broke)?;
+    let came = Instant::now();
+    if !response.status().is_success() {
+        return Err(Failure::Refused(i32::from(response.status().as_u16())));
+    }
+    let mut incoming = response.into_body();
+    while let Some(frame) = incoming.frame().await {
+        frame.map_err(broke)?;
+    }
+    Ok(Decision { destination: Bytes::new(), sent: sent.at(), came })
 }
 
 /// What the picker decided.
@@ -193,7 +225,7 @@ impl<'a> Exchange<'a> {
         let (first, mut later) = match plan.request {
             RequestMode::FullDuplex => (Some(body), None),
             RequestMode::Buffered => (None, Some(body)),
-            RequestMode::HeadersOnly => (None, None),
+            RequestMode::HeadersOnly | RequestMode::Http => (None, None),
         };
         let (outgoing, out) = Outgoing::new(opening, first, plan.piece, sent.clone(), ahead.max(4));
         let request = http::Request::post(plan.uri.clone())

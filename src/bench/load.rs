@@ -3,7 +3,7 @@
 use super::BenchError;
 use super::account::Account;
 use super::connection::{self, Connection, Target};
-use super::exchange::{Decision, Exchange, Failure, Plan};
+use super::exchange::{Decision, Exchange, Failure, Plan, through_proxy};
 use super::pacer::{Due, Schedule, pace};
 use super::prompt::Prompts;
 use super::sessions::{Session, Sessions};
@@ -95,6 +95,9 @@ impl Shared {
         let body = self.prompts.body(session.id, session.turn);
         let ahead = self.plan.chunks() + 4;
         let exchange = async {
+            if self.plan.is_through_proxy() {
+                return Ok((through_proxy(connection, session.id, body).await?, None));
+            }
             let token = session.token.as_ref();
             let (exchange, decision) =
                 Exchange::begin(&self.plan, connection, session.id, body, token, ahead).await?;

@@ -19,6 +19,7 @@ mod outgoing;
 mod pacer;
 mod profiles;
 mod prompt;
+mod proxy;
 mod report;
 mod run;
 mod sessions;

@@ -1,7 +1,7 @@
 //! The rows of each profile.
 
 use super::prompt::Shape;
-use super::workload::{Arrivals, Pace, ResponseMode, Workload};
+use super::workload::{Arrivals, Pace, RequestMode, ResponseMode, Workload};
 use std::time::Duration;
 
 /// What `pointsman bench run` measures.
@@ -19,6 +19,8 @@ pub enum Profile {
     Sessions,
     /// Decisions at 500 requests a second, open loop
     Latency,
+    /// Through a real Envoy: what the hop adds, against the same Envoy without a picker
+    Proxy,
     /// Endpoints, prompt sizes, cached blocks
     Growth,
 }
@@ -29,6 +31,9 @@ const RECOMMENDED: &str = include_str!("../../config/recommended.yaml");
 const SESSIONS: &str = include_str!("sessions.yaml");
 /// Prefix cache and load with room for as many blocks as are asked for.
 const ROOMY: &str = include_str!("roomy.yaml");
+
+const FULL_DUPLEX: &str = include_str!("../../deploy/standalone/envoy-full-duplex.yaml");
+const NO_RESPONSE_BODY: &str = include_str!("../../deploy/standalone/envoy-no-response-body.yaml");
 
 /// A row and the picker that it wants.
 #[derive(Clone, Debug)]
@@ -43,6 +48,8 @@ pub struct Spec {
     pub flags: Vec<String>,
     /// Blocks that its prefix index is filled with before.
     pub blocks: u64,
+    /// The configuration of an Envoy between generator and picker.
+    pub proxy: Option<&'static str>,
     /// Time between two scrapes of an engine, of which 95 % must come.
     pub scrapes_due_every: Option<Duration>,
 }
@@ -56,6 +63,7 @@ impl Spec {
             config: RECOMMENDED,
             flags: Vec::new(),
             blocks: 0,
+            proxy: None,
             scrapes_due_every: None,
         }
     }
@@ -92,6 +100,7 @@ impl Profile {
             Self::Idle => idle(),
             Self::Sessions => sessions(),
             Self::Latency => latency(),
+            Self::Proxy => proxy(),
             Self::Growth => growth(),
         }
     }
@@ -170,6 +179,24 @@ fn latency() -> Vec<Spec> {
         Spec::new(&format!("1 KB at {rate}/s"), &about, 100, workload)
     };
     vec![row(500.0), row(5_000.0)]
+}
+
+fn proxy() -> Vec<Spec> {
+    let row = |name: &str, bytes: usize, rate: f64, configuration: &'static str| {
+        let workload = Workload {
+            request: RequestMode::Http,
+            window: Duration::from_secs(10),
+            ..at_rate(rate, prompts(bytes))
+        };
+        let about = "open loop through Envoy, until the headers of the engine's answer; the floor is Envoy without \
+                     ext_proc; Envoy, generator and engines share a core";
+        Spec { proxy: Some(configuration), ..Spec::new(name, about, 10, workload) }
+    };
+    vec![
+        row("1 KB at 500/s", 1024, 500.0, FULL_DUPLEX),
+        row("1 KB at 500/s, no response bodies", 1024, 500.0, NO_RESPONSE_BODY),
+        row("220 KB at 100/s", 220_000, 100.0, FULL_DUPLEX),
+    ]
 }
 
 fn growth() -> Vec<Spec> {

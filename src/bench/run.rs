@@ -10,10 +10,11 @@ use super::load;
 use super::measure;
 use super::profiles::Spec;
 use super::prompt::{Prompts, Shape};
+use super::proxy;
 use super::report::{self, Row};
 use super::workload::{Pace, ResponseMode, Workload};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Share of the scrapes due that must come.
@@ -36,7 +37,12 @@ pub async fn run(args: &RunArgs) -> Result<(), BenchError> {
         }
         let workload = args.overridden(&spec.workload);
         let engines = args.engines.unwrap_or(spec.engines);
-        rows.push(measured(args, &Spec { workload, engines, ..spec }).await?);
+        let spec = Spec { workload, engines, ..spec };
+        eprintln!("{} …", spec.workload.name);
+        rows.push(match spec.proxy {
+            Some(configuration) => proxy::measured(args, &spec, configuration).await?,
+            None => measured(args, &spec).await?,
+        });
     }
     if rows.is_empty() {
         return Err(BenchError::Usage("no row has a name like --row".to_owned()));
@@ -54,7 +60,6 @@ struct Stage {
 }
 
 async fn measured(args: &RunArgs, spec: &Spec) -> Result<Row, BenchError> {
-    eprintln!("{} …", spec.workload.name);
     let folder = Folder::new();
     let workload = &spec.workload;
     let prompts = Prompts::new(workload.prompts, workload.turns, workload.seed);
@@ -108,20 +113,54 @@ async fn stage(args: &RunArgs, spec: &Spec, folder: &Folder) -> Result<Stage, Be
         let account = args.pid.map(Account::of);
         return Ok(Stage { target: Target { address, tls }, account, control: None, _processes: Vec::new() });
     }
+    let engines = start_engines(args, spec, folder).await?;
+    let (picker, address) = start_picker(args, spec, &engines, folder).await?;
+    let account = Some(Account::of(picker.id()));
+    let control = Some(engines.control);
+    Ok(Stage { target: Target { address, tls }, account, control, _processes: vec![picker, engines.process] })
+}
+
+/// Engines that run.
+pub struct Engines {
+    process: Process,
+    control: SocketAddr,
+    /// The file that names them.
+    pub endpoints: PathBuf,
+}
+
+/// Starts the engines of a row.
+///
+/// # Errors
+/// When they cannot be started.
+pub async fn start_engines(args: &RunArgs, spec: &Spec, folder: &Folder) -> Result<Engines, BenchError> {
     let me = std::env::current_exe().map_err(super::failed("pointsman"))?;
     let endpoints = folder.path().join("endpoints.yaml");
-    let words = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let mut flags = words(format!("bench engines --count {}", spec.engines));
+    let mut flags = words(&format!("bench engines --count {}", spec.engines));
     flags.extend(["--endpoints-file".to_owned(), endpoints.display().to_string()]);
-    let mut engines = Process::start("engines", &me, &flags, args.own_core(), folder.path())?;
-    let control = engines.listens().await?;
+    let mut process = Process::start("engines", &me, &flags, args.own_core(), folder.path())?;
+    let control = process.listens().await?;
+    Ok(Engines { process, control, endpoints })
+}
+
+/// Starts the picker of a row and waits until it is ready. Says where its ext_proc port is.
+///
+/// # Errors
+/// When it cannot be started or does not get ready.
+pub async fn start_picker(
+    args: &RunArgs,
+    spec: &Spec,
+    engines: &Engines,
+    folder: &Folder,
+) -> Result<(Process, SocketAddr), BenchError> {
+    let me = std::env::current_exe().map_err(super::failed("pointsman"))?;
     let config = folder.write("config.yaml", spec.config)?;
     let [grpc, health, metrics] = free_ports()?;
-    let mut flags = words(format!(
+    let tls = !args.plaintext;
+    let mut flags = words(&format!(
         "epp --listen-address 127.0.0.1 --grpc-port {grpc} --grpc-health-port {health} --metrics-port {metrics} \
          --secure-serving={tls} --allow-experimental-plugins --pool-name bench"
     ));
-    for (flag, file) in [("--config-file", &config), ("--endpoints-file", &endpoints)] {
+    for (flag, file) in [("--config-file", &config), ("--endpoints-file", &engines.endpoints)] {
         flags.extend([flag.to_owned(), file.display().to_string()]);
     }
     flags.extend(spec.flags.iter().cloned());
@@ -129,9 +168,11 @@ async fn stage(args: &RunArgs, spec: &Spec, folder: &Folder) -> Result<Stage, Be
     let mut picker = Process::start("picker", program, &flags, args.picker_core(), folder.path())?;
     let ready = format!("http://127.0.0.1:{metrics}/readyz");
     picker.until(|| async { get(&ready).await.map(|_text| ()) }).await?;
-    let target = Target { address: SocketAddr::from((Ipv4Addr::LOCALHOST, grpc)), tls };
-    let account = Some(Account::of(picker.id()));
-    Ok(Stage { target, account, control: Some(control), _processes: vec![picker, engines] })
+    Ok((picker, SocketAddr::from((Ipv4Addr::LOCALHOST, grpc))))
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Fills the picker's prefix index with as many blocks as the row wants.
@@ -154,12 +195,17 @@ async fn scrapes(control: Option<SocketAddr>) -> Option<Scrapes> {
     serde_json::from_str(&get(&format!("http://{}/count", control?)).await?).ok()
 }
 
-async fn get(url: &str) -> Option<String> {
+/// The page at `url`; none unless it answers with success within two seconds.
+pub async fn get(url: &str) -> Option<String> {
     let answer = reqwest::Client::new().get(url).timeout(Duration::from_secs(2)).send().await.ok()?;
     if answer.status().is_success() { answer.text().await.ok() } else { None }
 }
 
-fn free_ports() -> Result<[u16; 3], BenchError> {
+/// Three free ports.
+///
+/// # Errors
+/// When there are none.
+pub fn free_ports() -> Result<[u16; 3], BenchError> {
     let failed = || super::failed("the picker");
     let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed());
     // All are held before the first is let go, so they differ.

@@ -12,6 +12,8 @@ pub enum RequestMode {
     Buffered,
     /// Headers and nothing else.
     HeadersOnly,
+    /// An HTTP/2 request to a proxy in front of a picker; needs --plaintext unless the proxy speaks TLS.
+    Http,
 }
 
 /// How the response's body is sent.

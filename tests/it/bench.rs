@@ -1,6 +1,7 @@
 //! `pointsman bench` against the real picker: every request answered, everything counted. Times are not asserted.
 
 use super::support::{await_that, process::Process, program, shared};
+use crate::needs_envoy;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -130,4 +131,17 @@ async fn what_could_not_be_begun_counts_as_an_error() {
     let (row, output) =
         load(folder.path(), &target, &["--rate", "20000", "--in-flight", "1", "--arrivals", "fixed"]);
     assert!(row["picker"]["errors"].to_string().contains("not begun: 1 under way"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn the_hop_of_a_real_envoy_is_measured() {
+    needs_envoy!("the_hop_of_a_real_envoy_is_measured");
+    let _shared = shared().await;
+    let envoy = super::support::envoy::install(&super::support::envoy::newest());
+    let (rows, output) = run("proxy", &["no response bodies"], &["--envoy", envoy.to_str().unwrap()]);
+    for side in ["picker", "floor"] {
+        assert_eq!(rows[0][side]["errors"], serde_json::json!({}), "{side}: {}", said(&output));
+        assert!(rows[0][side]["latency_us"]["values"].as_u64().unwrap() > 100, "{side}: {}", said(&output));
+    }
+    assert!(rows[0]["notes"].to_string().contains("the hop adds p50"), "{}", said(&output));
 }
