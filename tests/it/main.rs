@@ -23,6 +23,7 @@ mod incarnation;
 mod kube_manifests;
 mod kube_manifests_local;
 mod layering;
+mod monitoring;
 mod secrets;
 mod sim;
 mod spread;

@@ -13,6 +13,7 @@ pub mod mixed;
 pub mod odd;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod stack;
 
 use std::future::Future;
