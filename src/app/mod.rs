@@ -2,6 +2,7 @@
 
 pub mod assemble;
 
+mod aside;
 mod run;
 mod state;
 

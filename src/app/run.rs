@@ -1,5 +1,6 @@
 //! The picker, put together and run: flags and configuration → live plugins → bound listeners → tasks → drain.
 
+use super::aside::Aside;
 use super::assemble::{Assembled, DataPlan, Inputs, assemble, registry};
 use super::state::PickerState;
 use crate::admin::{AdminServer, DebugAccess, HealthServer, Pages};
@@ -92,7 +93,8 @@ impl App {
         let access = DebugAccess::new(options.listen.admin.address, options.listen.admin.token_file.clone())?;
         let admin = AdminServer::start(options.listen.socket(options.listen.metrics_port), &access, pages)?;
 
-        spawn_support(&tasks, &options, parts.gauges(), discovery, writer, parts.data);
+        spawn_support(&tasks, &options, parts.gauges(), discovery, writer, parts.data)
+            .context("the data layer's thread")?;
         let edge = Edge { budget: parts.budget, clock: parts.clock };
         edge.spawn(&tasks, &options, parts.director, &readiness, grpc)?;
         let health_server = HealthServer::new(readiness.clone());
@@ -263,9 +265,10 @@ fn spawn_support(
     discovery: Discovery,
     writer: PoolWriter,
     data: DataLayer,
-) {
+) -> std::io::Result<()> {
     tasks.spawn(Stage::Support, "discovery", move |stop| discovery.run(writer, stop));
-    tasks.spawn(Stage::Support, "data layer", move |stop| data.run(stop));
+    let aside = Aside::new("data")?;
+    tasks.spawn(Stage::Support, "data layer", move |stop| aside.run(data.run(stop)));
     let period = options.pool_gauge_interval;
     tasks.spawn(Stage::Support, "pool gauges", move |stop| async move {
         let mut ticks = tokio::time::interval(period);
@@ -279,6 +282,7 @@ fn spawn_support(
             }
         }
     });
+    Ok(())
 }
 
 /// What the ext_proc listener needs.

@@ -2,7 +2,7 @@
 
 use super::key::KeyBuffer;
 use super::number::Place;
-use super::string::{DENSE, Escape, NEAR, Step, Stop, Utf8, dense_run, plain_run};
+use super::string::{DENSE, DENSE_REACH, Escape, Step, Stop, Utf8, dense_run, plain_run};
 use super::{Container, Literal, MAX_DEPTH, MAX_NUMBER, Problem, Sink};
 
 /// What may come next.
@@ -211,7 +211,7 @@ impl Lexer {
 
     fn string<S: Sink>(&mut self, bytes: &[u8], at: usize, sink: &mut S) -> Next {
         let (len, stop) = plain_run(&bytes[at..]);
-        if stop == Stop::Backslash && len < NEAR && self.utf8.idle() {
+        if stop == Stop::Backslash && len < DENSE_REACH && self.utf8.idle() {
             let mut scratch = [0; DENSE];
             let (len, taken) = dense_run(&bytes[at..], &mut scratch);
             if taken > 0 {

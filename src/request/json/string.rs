@@ -14,7 +14,7 @@ pub(super) enum Stop {
 }
 
 /// Bytes that are searched without the set-up cost of a wide search: texts full of escapes have short runs.
-pub(super) const NEAR: usize = 16;
+const NEAR: usize = 16;
 
 /// The length of the plain run at the start of `bytes`, and what ends it.
 pub(super) fn plain_run(bytes: &[u8]) -> (usize, Stop) {
@@ -30,33 +30,58 @@ pub(super) fn plain_run(bytes: &[u8]) -> (usize, Stop) {
     }
 }
 
+/// A backslash this near makes a text one full of escapes: [`dense_run`] reads it faster than one run at a time.
+pub(super) const DENSE_REACH: usize = 128;
 /// Room for what [`dense_run`] unescapes at once.
-pub(super) const DENSE: usize = 256;
-/// Bytes without an escape after which a text is not full of them.
-const SPARSE: usize = 48;
+pub(super) const DENSE: usize = 512;
+/// Bytes looked at in one step.
+const WORD: usize = size_of::<u64>();
 
-/// Unescapes the start of `bytes`, ASCII text full of escapes, into `out`: bytes written and bytes taken. It stops before
-/// all that needs a closer look: a quote, bytes that are not plain ASCII, surrogates, escapes that are wrong or cut.
+/// Unescapes the start of `bytes`, ASCII text with escapes, into `out`: bytes written and bytes taken. It stops before
+/// all that needs a closer look: a quote, bytes that are not plain ASCII, surrogates, escapes that are wrong or cut; and
+/// where no escape came for [`DENSE_REACH`] bytes.
 pub(super) fn dense_run(bytes: &[u8], out: &mut [u8; DENSE]) -> (usize, usize) {
     let (mut len, mut at, mut plain) = (0, 0, 0);
     // A character has at most three bytes here.
-    while len + 3 <= DENSE && plain < SPARSE {
+    while len + WORD <= DENSE && plain < DENSE_REACH {
+        if let Some((word, _)) = bytes[at..].split_first_chunk::<WORD>() {
+            let run = ordinary(u64::from_le_bytes(*word));
+            // What is copied beyond the run is written over.
+            out[len..len + WORD].copy_from_slice(word);
+            (len, at, plain) = (len + run, at + run, plain + run);
+            if run == WORD {
+                continue;
+            }
+        }
         let Some(byte) = bytes.get(at) else { break };
-        match *byte {
-            b'\\' => {
-                let Some((c, taken)) = whole_escape(&bytes[at + 1..]) else { break };
-                len += c.encode_utf8(&mut out[len..]).len();
-                at += 1 + taken;
-                plain = 0;
-            }
-            b'"' | 0..0x20 | 0x80.. => break,
-            byte => {
-                out[len] = byte;
-                (len, at, plain) = (len + 1, at + 1, plain + 1);
-            }
+        if *byte == b'\\' {
+            let Some((c, taken)) = whole_escape(&bytes[at + 1..]) else { break };
+            let Some(room) = out.get_mut(len..len + 3) else { break };
+            len += c.encode_utf8(room).len();
+            at += 1 + taken;
+            plain = 0;
+        } else if matches!(*byte, b'"' | 0..0x20 | 0x80..) {
+            break;
+        } else {
+            let Some(room) = out.get_mut(len) else { break };
+            *room = *byte;
+            (len, at, plain) = (len + 1, at + 1, plain + 1);
         }
     }
     (len, at)
+}
+
+/// How many bytes of a word, from its lowest on, are ASCII that needs no closer look: no quote, backslash or control
+/// character. Borrows of the subtractions only reach bytes after the first that does, so the first one found is right.
+fn ordinary(word: u64) -> usize {
+    const EACH: u64 = u64::MAX / 0xff;
+    const HIGH: u64 = EACH * 0x80;
+    let zero = |x: u64| x.wrapping_sub(EACH) & !x;
+    let quote = zero(word ^ (EACH * b'"' as u64));
+    let backslash = zero(word ^ (EACH * b'\\' as u64));
+    let control = word.wrapping_sub(EACH * 0x20) & !word;
+    let special = (quote | backslash | control | word) & HIGH;
+    special.trailing_zeros() as usize / 8
 }
 
 /// The character that the bytes after a backslash stand for, and how many they are.
@@ -224,5 +249,46 @@ fn unit(value: u16, high: Option<u16>) -> Result<Step, &'static str> {
     match char::decode_utf16(units[..len].iter().copied()).next() {
         Some(Ok(c)) => Ok(Step::Char(c)),
         _ => Err(LONE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn naive(word: [u8; WORD]) -> usize {
+        let needs_a_look = |b: &u8| matches!(*b, b'"' | b'\\' | 0..0x20 | 0x80..);
+        word.iter().position(needs_a_look).unwrap_or(WORD)
+    }
+
+    #[test]
+    fn every_byte_is_seen_at_every_place() {
+        for byte in 0..=u8::MAX {
+            for at in 0..WORD {
+                let mut word = [b'a'; WORD];
+                word[at] = byte;
+                assert_eq!(ordinary(u64::from_le_bytes(word)), naive(word), "{byte} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn escapes_are_taken_up_to_the_end_of_the_room() {
+        let text = r"\n".repeat(DENSE);
+        let mut out = [0; DENSE];
+        let (len, taken) = dense_run(text.as_bytes(), &mut out);
+        assert_eq!((taken, out[..len].iter().all(|b| *b == b'\n')), (2 * len, true));
+        assert!(len > DENSE - WORD);
+        assert_eq!(dense_run(br#"ab\"c"d"#, &mut out), (4, 5));
+        assert_eq!(&out[..4], br#"ab"c"#);
+        assert_eq!(dense_run(br"abcdefghij\u00", &mut out), (10, 10), "a cut escape stays");
+    }
+
+    proptest! {
+        #[test]
+        fn words_are_measured_as_byte_by_byte(word in any::<[u8; WORD]>()) {
+            prop_assert_eq!(ordinary(u64::from_le_bytes(word)), naive(word));
+        }
     }
 }
