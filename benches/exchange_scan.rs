@@ -13,6 +13,9 @@ const CHUNK: usize = 16 * 1024;
 const PLAIN: &str =
     "The picker keeps the number of waiting requests low and sends equal prefixes to equal engines. ";
 const DENSE: &str = "line one\\n\\t\\\"quoted\\\" C:\\\\dir\\n";
+/// Lines and quotations, as in mails, code and logs.
+const PROSE: &str =
+    "Envoy asks before it sends a request on.\\nIt waits for \\\"which one\\\" and then goes there;\\n\\n";
 /// What a client writes that keeps to ASCII.
 const HEX: &str = "\\u6f22\\u5b57 ";
 const WIDE: &str = "Les clés et les serrures, où qu’elles soient; 漢字かな交じり文。 ";
@@ -43,6 +46,7 @@ fn scan(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("exchange_scan");
     for (name, words, sizes) in [
         ("plain", PLAIN, &[1 << 10, 32 << 10, 1 << 20, 4 << 20][..]),
+        ("prose", PROSE, &[32 << 10, 1 << 20]),
         ("escapes", DENSE, &[32 << 10, 1 << 20]),
         ("hex escapes", HEX, &[1 << 20]),
         ("wide", WIDE, &[1 << 20]),
