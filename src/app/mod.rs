@@ -3,6 +3,7 @@
 pub mod assemble;
 
 mod aside;
+mod cluster;
 mod run;
 mod state;
 

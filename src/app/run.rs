@@ -1,7 +1,8 @@
 //! The picker, put together and run: flags and configuration → live plugins → bound listeners → tasks → drain.
 
 use super::aside::Aside;
-use super::assemble::{Assembled, DataPlan, Inputs, assemble, registry};
+use super::assemble::{Assembled, Inputs, assemble, registry};
+use super::cluster;
 use super::state::PickerState;
 use crate::admin::{AdminServer, DebugAccess, HealthServer, Pages};
 use crate::clock::Clock;
@@ -16,7 +17,7 @@ use crate::ext_proc::server::{self, Drained, Http2, Routes};
 use crate::ext_proc::tls::{Tls, TlsOptions};
 use crate::ext_proc::{self, ExtProc, Meters};
 use crate::plugin::StateStore;
-use crate::pool::{self, PoolReader, PoolSpec, PoolWriter};
+use crate::pool::{self, PoolReader, PoolWriter};
 use crate::readiness::Readiness;
 use crate::shutdown::{EarlyEnd, Stage, Tasks};
 use crate::telemetry::traces::{self, Tracing};
@@ -72,10 +73,17 @@ impl App {
         let readiness = Readiness::new();
 
         let (mut writer, reader) = pool::channel();
-        let mut discovery = discovery(&options, &assembled.data)?;
         let gate = readiness.gate("pool");
+        let (mut discovery, candidate) =
+            cluster::discovery(&options, &assembled.data, &assembled.parsers, &readiness).await?;
         discovery.load_once(&mut writer).await?;
-        gate.set(reader.peek().synced);
+        if let Some(candidate) = candidate {
+            // With the edge, so that the lease is free as soon as a drain begins.
+            tasks.spawn(Stage::Edge, "leader election", move |stop| candidate.run(stop));
+        }
+        gate.set(cluster::known(&reader));
+        let of_gate = reader.clone();
+        tasks.spawn(Stage::Support, "pool gate", move |stop| cluster::keep_gate(gate, of_gate, stop));
 
         let parts = Parts::new(&options, assembled, metrics, clock, reader, tracing.clone())?;
         let grpc = bind(options.listen.socket(options.listen.grpc_port), "ext_proc", "--grpc-port").await?;
@@ -170,16 +178,6 @@ fn read_configuration(options: &EppOptions, state: &StateStore, clock: &Clock) -
     }
     tracing::info!(configuration = %loaded.origin, digest = %assembled.plan.digest, "configuration read");
     Ok(assembled)
-}
-
-fn discovery(options: &EppOptions, data: &DataPlan) -> anyhow::Result<Discovery> {
-    let spec = data.discovery.as_ref().context(
-        "no endpoints: name a file with --endpoints-file, or configure dataLayer.discovery with file-discovery \
-         (this release does not watch Kubernetes)",
-    )?;
-    let pool =
-        PoolSpec { name: Arc::clone(&options.pool_name), namespace: Arc::clone(&options.pool_namespace) };
-    Ok(Discovery::new(spec, pool))
 }
 
 /// Every address of the machine: both families through the IPv6 wildcard, IPv4 alone where IPv6 is switched off.

@@ -18,6 +18,10 @@ pub struct EppOptions {
     pub config: ConfigSource,
     /// File of endpoints, when discovery is chosen by flag.
     pub endpoints_file: Option<PathBuf>,
+    /// What of a Kubernetes cluster is served, where endpoints do not come from a file.
+    pub cluster: Option<ClusterOptions>,
+    /// Whether only one replica at a time is ready.
+    pub leader_election: bool,
     /// Load Alpha plugins without a warning.
     pub allow_experimental_plugins: bool,
     /// Ignore the proxy's subset hint.
@@ -52,6 +56,32 @@ pub struct EppOptions {
     pub legacy_metrics: bool,
     /// The variable `POD_NAME`, for the resource of traces.
     pub pod_name: Option<Arc<str>>,
+}
+
+/// What of a Kubernetes cluster is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterOptions {
+    /// The InferencePool that the options name.
+    Pool {
+        /// Its API group.
+        group: PoolGroup,
+    },
+    /// Pods, without an InferencePool.
+    Pods {
+        /// Label selector as written.
+        selector: String,
+        /// Their ports in order of rank: 1 to 8.
+        ports: Vec<u16>,
+    },
+}
+
+/// API group of an InferencePool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolGroup {
+    /// `inference.networking.k8s.io` (v1)
+    Stable,
+    /// `inference.networking.x-k8s.io` (v1alpha2)
+    Experimental,
 }
 
 /// Where the configuration document comes from.

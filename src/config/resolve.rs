@@ -1,7 +1,7 @@
 //! A document made whole: names checked against each other and against the known plugin types, and every default that
 //! does not depend on what the plugins are filled in.
 
-use super::document::{Document, PluginSpec, ProfileSpec, Reference};
+use super::document::{Document, FeatureGates, PluginSpec, ProfileSpec, Reference};
 use super::error::{ConfigErrors, Findings};
 use super::options::ConfigSource;
 use super::parsers;
@@ -71,6 +71,8 @@ pub struct Resolved {
     pub discovery: Option<Reference>,
     /// Saturation detector.
     pub saturation: Reference,
+    /// Feature gates.
+    pub gates: FeatureGates,
     /// Names of instances that are declared but were refused; references to them earn no further complaint.
     pub refused: Vec<String>,
 }
@@ -87,6 +89,7 @@ pub fn resolve(document: Document, registry: &Registry, findings: &mut Findings)
             .flow_control
             .saturation_detector
             .unwrap_or_else(|| Reference::default_to(SATURATION)),
+        gates: document.gates,
         refused: Vec::new(),
     };
     for plugin in document.plugins {

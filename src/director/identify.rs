@@ -59,12 +59,25 @@ pub(super) fn identify(
         Some(id) => (Arc::from(bounded(id)), false),
         None => (Arc::from(new_id(rng)), true),
     };
-    let priority = headers.first_of(&names::OBJECTIVE).and_then(|name| pool.objectives.get(name)).copied();
-    let priority = priority.map_or(0, |p| if trusted.objective { p } else { p.min(0) });
+    let priority = priority(&parsed, &headers, pool, trusted);
     let fairness_id = Arc::from(headers.first_of(&names::FAIRNESS).map_or(DEFAULT_FAIRNESS_ID, bounded));
     let request =
         InferenceRequest { id, received, headers, parsed, target_model, priority, fairness_id, body_bytes };
     Ok(Identified { request, rewritten_by, id_is_new })
+}
+
+/// Priority of the objective that the request names, else what the operator gave to the model it asks for.
+fn priority(
+    parsed: &Parsed,
+    headers: &crate::request::Headers,
+    pool: &PoolSnapshot,
+    trusted: TrustedHeaders,
+) -> i32 {
+    let named = headers.first_of(&names::OBJECTIVE).and_then(|name| pool.objectives.get(name)).copied();
+    let of_model = parsed.model.as_ref().and_then(|model| pool.model_priorities.get(model)).copied();
+    let usual = of_model.unwrap_or(0);
+    // A client may ask for less than it has, for more only when its headers are trusted.
+    named.map_or(usual, |p| if trusted.objective { p } else { p.min(usual) })
 }
 
 /// The model to ask the engine for: a rule for the incoming name, else the (trusted) rewrite header, else the incoming
@@ -181,6 +194,28 @@ mod tests {
         assert_eq!(priority("batch", none), -5);
         assert_eq!(priority("high", TrustedHeaders::ALL), 10);
         assert_eq!(priority("unknown", TrustedHeaders::ALL), 0);
+    }
+
+    #[test]
+    fn a_model_has_a_priority_of_its_own_that_an_objective_replaces() {
+        let pool = PoolSnapshot {
+            model_priorities: [(Arc::from("m"), 7), (Arc::from("cheap"), -10)].into_iter().collect(),
+            objectives: [(Arc::from("batch"), -5), (Arc::from("high"), 10)].into_iter().collect(),
+            ..PoolSnapshot::unknown()
+        };
+        let priority = |model, headers: &[(&str, &str)]| {
+            let e = envelope(BodyView::Whole(chat(Some(model))), headers);
+            run(e, &pool, TrustedHeaders::default()).unwrap().request.priority
+        };
+        assert_eq!(priority("m", &[]), 7);
+        assert_eq!(priority("other", &[]), 0);
+        assert_eq!(priority("m", &[(names::OBJECTIVE[0], "batch")]), -5);
+        assert_eq!(priority("m", &[(names::OBJECTIVE[0], "unknown")]), 7);
+        assert_eq!(
+            priority("cheap", &[(names::OBJECTIVE[0], "high")]),
+            -10,
+            "an untrusted header buys nothing"
+        );
     }
 
     #[test]

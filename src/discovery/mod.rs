@@ -1,8 +1,10 @@
 //! Where endpoints come from: a discovery turns what it sees into [`crate::pool::PoolEvent`]s for the pool's one writer.
 
 pub mod file;
+pub mod kubernetes;
 
 pub use file::{DiscoveryError, FileDiscovery};
+pub use kubernetes::KubernetesDiscovery;
 
 use crate::plugin::{DiscoverySpec, PluginType};
 use crate::pool::{PoolSpec, PoolWriter};
@@ -16,6 +18,8 @@ pub const TABLES: &[&[PluginType]] = &[file::TABLE];
 pub enum Discovery {
     /// A file.
     File(FileDiscovery),
+    /// A cluster.
+    Kubernetes(KubernetesDiscovery),
 }
 
 impl Discovery {
@@ -26,10 +30,12 @@ impl Discovery {
         }
     }
 
-    /// Delivers the first complete list. Call it before serving; an error means that there is nothing to serve with.
+    /// Delivers the first complete list where that is at hand. Call it before serving; an error means that there is
+    /// nothing to serve with. A cluster is not waited for: its pool may come later.
     pub async fn load_once(&mut self, writer: &mut PoolWriter) -> Result<(), DiscoveryError> {
         match self {
             Self::File(file) => file.load_once(writer).await,
+            Self::Kubernetes(_) => Ok(()),
         }
     }
 
@@ -37,6 +43,7 @@ impl Discovery {
     pub async fn run(self, writer: PoolWriter, shutdown: CancellationToken) {
         match self {
             Self::File(file) => file.run(writer, shutdown).await,
+            Self::Kubernetes(cluster) => cluster.run(writer, shutdown).await,
         }
     }
 }

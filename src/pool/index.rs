@@ -37,6 +37,8 @@ pub enum PoolEvent {
     Objectives(BTreeMap<Arc<str>, i32>),
     /// The complete list of rewrite rules in order of precedence.
     Rewrites(Vec<RewriteRule>),
+    /// The complete list of priorities by model name.
+    ModelPriorities(BTreeMap<Arc<str>, i32>),
 }
 
 /// The state behind the snapshots.
@@ -48,6 +50,7 @@ pub struct PoolIndex {
     endpoints: BTreeMap<EndpointKey, Arc<Endpoint>>,
     objectives: BTreeMap<Arc<str>, i32>,
     rewrites: Vec<RewriteRule>,
+    model_priorities: BTreeMap<Arc<str>, i32>,
     free: Vec<Slot>,
     /// Next incarnation of every slot ever handed out; its length is the number of slots.
     next_incarnation: Vec<u32>,
@@ -60,6 +63,7 @@ impl PoolIndex {
             PoolEvent::Pool(spec) => replace(&mut self.spec, spec),
             PoolEvent::Objectives(list) => replace(&mut self.objectives, list),
             PoolEvent::Rewrites(list) => replace(&mut self.rewrites, list),
+            PoolEvent::ModelPriorities(list) => replace(&mut self.model_priorities, list),
             PoolEvent::Upsert(spec) => self.upsert(spec),
             PoolEvent::Remove(key) => self.remove(&key),
             PoolEvent::Endpoints(list) => self.reset(list),
@@ -76,6 +80,7 @@ impl PoolIndex {
             endpoints: self.endpoints.values().cloned().collect(),
             objectives: self.objectives.clone(),
             rewrites: self.rewrites.clone(),
+            model_priorities: self.model_priorities.clone(),
         }
     }
 

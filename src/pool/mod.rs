@@ -53,6 +53,8 @@ pub struct PoolSnapshot {
     pub objectives: BTreeMap<Arc<str>, i32>,
     /// Rewrite rules in order of precedence.
     pub rewrites: Vec<RewriteRule>,
+    /// Priority of requests that name no objective, by the model they ask for.
+    pub model_priorities: BTreeMap<Arc<str>, i32>,
 }
 
 impl PoolSnapshot {
@@ -65,6 +67,7 @@ impl PoolSnapshot {
             endpoints: Vec::new(),
             objectives: BTreeMap::new(),
             rewrites: Vec::new(),
+            model_priorities: BTreeMap::new(),
         }
     }
     /// The endpoint with this identity.

@@ -104,7 +104,12 @@ fn write_lines(items: &Receiver<Item>) {
 /// A subscriber that hands each line to `sink`; for tests that look at what is logged.
 pub fn subscriber(level: LevelFilter, sink: impl Fn(Vec<u8>) + Send + Sync + 'static) -> impl Subscriber {
     let others = if level >= LevelFilter::TRACE { LevelFilter::INFO } else { level.min(LevelFilter::WARN) };
-    let filter = Targets::new().with_default(others).with_target("pointsman", level);
+    // The Kubernetes client says every failed request; discovery says what matters of that, once.
+    let client = if level >= LevelFilter::TRACE { LevelFilter::WARN } else { LevelFilter::OFF };
+    let filter = Targets::new()
+        .with_default(others)
+        .with_target("kube_client", client)
+        .with_target("pointsman", level);
     tracing_subscriber::registry().with(JsonLines { sink: Arc::new(sink) }.with_filter(filter))
 }
 

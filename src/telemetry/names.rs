@@ -293,6 +293,16 @@ families! {
         "Requests whose label value was written as `other` because the cap on distinct values is reached.";
     LOGS_DROPPED = "pointsman_log_lines_dropped_total", C, "lines", [],
         "Log lines that were dropped because standard error did not take them fast enough.";
+    LEADER = "pointsman_leader", G, "1", [],
+        "1 while this replica leads, with --ha-enable-leader-election.";
+    KUBE_WATCH_STATE = "pointsman_kube_watch_state", G, "1", ["kind"],
+        "1 while the Kubernetes API is followed for this kind, 0 while it cannot be and the last state is served on.";
+    KUBE_LISTS = "pointsman_kube_lists_total", C, "lists", ["kind"],
+        "Full lists that the Kubernetes API was asked for: one at the start, one for each watch that expired.";
+    KUBE_FAILURES = "pointsman_kube_failures_total", C, "failures", ["kind", "verb", "reason"],
+        "Requests to the Kubernetes API that failed, by verb and reason.";
+    KUBE_MALFORMED = "pointsman_kube_malformed_objects", G, "objects", ["kind"],
+        "Kubernetes objects that are skipped because they cannot be understood; the log names them.";
 
     // The process, read when the page is asked for.
     PROCESS_CPU = "process_cpu_seconds_total", C, "seconds", [],

@@ -41,6 +41,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("reqwest", &["datalayer/source", "demo", "bench"]),
     ("opentelemetry", &["telemetry"]),
     ("axum", &["admin", "sim"]),
+    ("kube", &["discovery/kubernetes"]),
+    ("k8s_openapi", &["discovery/kubernetes"]),
     ("clap", &["cli.rs", "config", "sim", "demo", "bench", "app"]),
 ];
 

@@ -42,6 +42,8 @@ pub struct DataPlan {
     pub scalars: Vec<String>,
     /// Where endpoints come from; `None` when neither the configuration nor a flag says.
     pub discovery: Option<DiscoverySpec>,
+    /// Whether replicas that do not lead know the pool as well.
+    pub followers_know: bool,
 }
 
 /// A configuration that is ready to run.
@@ -74,6 +76,7 @@ pub fn assemble(loaded: &Loaded, inputs: &Inputs<'_>) -> Result<Assembled, Confi
         return Err(ConfigErrors { origin: loaded.origin.clone(), problems: findings.problems });
     };
     let resolved = resolve(document, inputs.registry, &mut findings);
+    let followers_know = resolved.gates.ha_populate_non_leader_datastore;
     let mut workshop = Workshop::new(inputs, findings);
     workshop.build_all(&resolved.instances);
     let profiles = wiring::profiles(&mut workshop, resolved.profiles);
@@ -112,7 +115,12 @@ pub fn assemble(loaded: &Loaded, inputs: &Inputs<'_>) -> Result<Assembled, Confi
         columns: table.columns,
         response_readers: table.response_readers,
     };
-    Ok(Assembled { plan, parsers, data: DataPlan { sources, scalars: table.scalars, discovery }, notices })
+    Ok(Assembled {
+        plan,
+        parsers,
+        data: DataPlan { sources, scalars: table.scalars, discovery, followers_know },
+        notices,
+    })
 }
 
 #[cfg(test)]

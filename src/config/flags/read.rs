@@ -3,8 +3,8 @@
 use super::lex::Words;
 use super::table::{Kind, Standing, find};
 use crate::config::options::{
-    AdminOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, OverBudget, ResponseBodies,
-    TlsOptions, TracingOptions,
+    AdminOptions, ClusterOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, OverBudget,
+    PoolGroup, ResponseBodies, TlsOptions, TracingOptions,
 };
 use crate::config::units;
 use crate::director::UnknownModel;
@@ -22,6 +22,29 @@ const POLL_FLOOR: Duration = Duration::from_millis(50);
 const MESSAGE_ALLOWANCE: usize = 1 << 20;
 /// Largest HTTP/2 flow-control window (RFC 9113, 6.9.1).
 const LARGEST_WINDOW: usize = (1 << 31) - 1;
+
+/// `8000,8001`, also in brackets; what stands twice counts once.
+fn target_ports(text: &str) -> Result<Vec<u16>, String> {
+    let wrong = || format!("`{text}` is not 1 to 8 ports of 1..65535, like 8000,8001");
+    let mut ports = Vec::new();
+    let items = text.trim_matches(['[', ']']).split(',').map(str::trim).filter(|item| !item.is_empty());
+    for item in items {
+        let port = item.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    if ports.len() > 8 { Err(wrong()) } else { Ok(ports) }
+}
+
+/// `name` of `name-hash-suffix`, as the pods of a Deployment are called.
+fn deployment_of(pod: &str) -> Option<&str> {
+    let plain =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let (rest, suffix) = pod.rsplit_once('-')?;
+    let (name, hash) = rest.rsplit_once('-')?;
+    (plain(suffix) && plain(hash) && !name.is_empty()).then_some(name)
+}
 
 /// Turns words into options, collecting what is wrong.
 pub struct Reader {
@@ -65,11 +88,15 @@ impl Reader {
             .text("pool-namespace")
             .or_else(|| env("NAMESPACE").filter(|n| !n.is_empty()))
             .unwrap_or_else(|| "default".to_owned());
+        let pod_name = env("POD_NAME").filter(|n| !n.is_empty());
+        let cluster = self.cluster();
         EppOptions {
-            pool_name: self.text("pool-name").unwrap_or_else(|| "default".to_owned()).into(),
+            pool_name: self.pool_name(cluster.as_ref(), pod_name.as_deref()).into(),
             pool_namespace: pool_namespace.into(),
             config: self.config(),
             endpoints_file: self.text("endpoints-file").map(PathBuf::from),
+            leader_election: self.leader_election(cluster.is_some()),
+            cluster,
             allow_experimental_plugins: self.switch("allow-experimental-plugins"),
             disable_subset_filter: self.switch("disable-endpoint-subset-filter"),
             emit_endpoint_scores: self.switch("emit-endpoint-scores"),
@@ -87,7 +114,7 @@ impl Reader {
             log_level: self.log_level(),
             tracing: self.tracing(env),
             legacy_metrics: self.switch("legacy-metrics"),
-            pod_name: env("POD_NAME").filter(|n| !n.is_empty()).map(Into::into),
+            pod_name: pod_name.map(Into::into),
         }
     }
 
@@ -155,6 +182,59 @@ impl Reader {
             self.wrong(name, format!("`{text}` is neither {} nor {}", choices[0].0, choices[1].0));
         }
         found.map_or(choices[0].1, |(_, value)| *value)
+    }
+
+    /// What of a cluster is served. A file of endpoints takes its place, but what is written must make sense all the same.
+    fn cluster(&mut self) -> Option<ClusterOptions> {
+        let group = self.choice(
+            "pool-group",
+            &[
+                ("inference.networking.k8s.io", PoolGroup::Stable),
+                ("inference.networking.x-k8s.io", PoolGroup::Experimental),
+            ],
+        );
+        let ports = self.read("endpoint-target-ports", target_ports);
+        let found = match (self.text("pool-name"), self.text("endpoint-selector")) {
+            (Some(_), Some(_)) => {
+                self.problems
+                    .push("--pool-name and --endpoint-selector cannot be set at the same time".to_owned());
+                None
+            }
+            (Some(_), None) => Some(ClusterOptions::Pool { group }),
+            (None, Some(selector)) => {
+                if ports.is_empty() && self.text("endpoint-target-ports").is_none() {
+                    self.wrong("endpoint-selector", "needs --endpoint-target-ports, like 8000");
+                }
+                Some(ClusterOptions::Pods { selector, ports: ports.clone() })
+            }
+            (None, None) => None,
+        };
+        if !ports.is_empty() && matches!(found, Some(ClusterOptions::Pool { .. })) {
+            self.notices.push("--endpoint-target-ports has no effect: the pool names its ports".to_owned());
+        }
+        found.filter(|_| self.text("endpoints-file").is_none())
+    }
+
+    fn leader_election(&mut self, cluster: bool) -> bool {
+        let asked = self.switch("ha-enable-leader-election");
+        if asked && !cluster {
+            self.notices.push("--ha-enable-leader-election has no effect without Kubernetes".to_owned());
+        }
+        asked && cluster
+    }
+
+    /// The pool's name. Pods without a pool are called like the Deployment that this picker belongs to.
+    fn pool_name(&mut self, cluster: Option<&ClusterOptions>, pod_name: Option<&str>) -> String {
+        if !matches!(cluster, Some(ClusterOptions::Pods { .. })) {
+            return self.text("pool-name").unwrap_or_else(|| "default".to_owned());
+        }
+        let deployment = pod_name.and_then(deployment_of);
+        if deployment.is_none() {
+            let what = "needs the variable POD_NAME with the name of a Deployment's pod (name-hash-suffix), which names the \
+                        pool in metrics; set it from metadata.name (downward API)";
+            self.wrong("endpoint-selector", what);
+        }
+        deployment.unwrap_or("default").to_owned()
     }
 
     fn config(&mut self) -> ConfigSource {
@@ -320,16 +400,6 @@ impl Reader {
 
     /// Flags of the reference that do nothing here must still make sense, as they must there.
     fn check_unused(&mut self) {
-        if self.text("pool-name").is_some() && self.text("endpoint-selector").is_some() {
-            self.problems
-                .push("--pool-name and --endpoint-selector cannot be set at the same time".to_owned());
-        }
-        if let Some(list) = self.text("endpoint-target-ports") {
-            let ports: Vec<&str> = list.trim_matches(['[', ']']).split(',').map(str::trim).collect();
-            if ports.len() > 8 || ports.iter().any(|p| p.parse::<u16>().is_err()) {
-                self.wrong("endpoint-target-ports", format!("`{list}` is not 1 to 8 ports of 0..65535"));
-            }
-        }
         if self.text("metrics-client-ca-file").is_some() && self.text("metrics-cert-dir").is_none() {
             self.wrong("metrics-client-ca-file", "needs --metrics-cert-dir");
         }

@@ -62,12 +62,36 @@ const fn refused(name: &'static str, fix: &'static str) -> Flag {
 use Kind::{Switch, Value};
 
 const POOL: &[Flag] = &[
-    on("pool-name", Value("NAME"), "", "Name of the pool, as metrics show it; optional with file discovery"),
+    on(
+        "pool-name",
+        Value("NAME"),
+        "",
+        "InferencePool whose endpoints are served; with file discovery only a name for metrics",
+    ),
     on(
         "pool-namespace",
         Value("NAME"),
         "",
         "Namespace of the pool; else the variable NAMESPACE, else `default`",
+    ),
+    on(
+        "pool-group",
+        Value("GROUP"),
+        "inference.networking.k8s.io",
+        "API group of the pool; inference.networking.x-k8s.io for v1alpha2",
+    ),
+    on(
+        "endpoint-selector",
+        Value("SELECTOR"),
+        "",
+        "Labels of the pods to serve without an InferencePool, like app=llm,tier in (a,b)",
+    ),
+    on("endpoint-target-ports", Value("PORTS"), "", "Ports of these pods, one endpoint each: 1 to 8 of them"),
+    on(
+        "ha-enable-leader-election",
+        Switch,
+        "false",
+        "One replica at a time is ready, by a Lease; without it every replica serves",
     ),
     on(
         "endpoints-file",
@@ -194,17 +218,7 @@ const OBSERVING: &[Flag] = &[
     ),
     on("legacy-metrics", Switch, "true", "Also write the older names of the metrics"),
 ];
-const KUBERNETES: &str = "there is no Kubernetes discovery in this release";
 const UNUSED: &[Flag] = &[
-    fixed("pool-group", Value("GROUP"), "inference.networking.k8s.io", KUBERNETES),
-    off("endpoint-selector", Value("SELECTOR"), "", KUBERNETES),
-    off("endpoint-target-ports", Value("PORTS"), "", KUBERNETES),
-    fixed(
-        "ha-enable-leader-election",
-        Switch,
-        "false",
-        "every replica serves; there is no Kubernetes lease in this release",
-    ),
     fixed("health-checking", Switch, "true", "health is answered on the ext_proc port as well, always"),
     off("enable-pprof", Switch, "true", "profiles of the Go runtime do not exist here"),
     off(

@@ -1,6 +1,8 @@
 use super::table::{ACCEPTED, REFUSED, all};
 use super::*;
-use crate::config::{ConfigSource, LogLevel, OverBudget, ResponseBodies, TlsOptions};
+use crate::config::{
+    ClusterOptions, ConfigSource, LogLevel, OverBudget, PoolGroup, ResponseBodies, TlsOptions,
+};
 use crate::director::UnknownModel;
 use crate::request::TrustedHeaders;
 use std::time::Duration;
@@ -76,7 +78,7 @@ fn every_spelling_of_go_is_taken() {
 #[test]
 fn every_flag_of_the_reference_is_accepted_or_refused_with_its_fix() {
     let reference = "grpc-port=1 grpc-health-port=2 metrics-port=3 ha-enable-leader-election drain-timeout=1s \
-        grpc-max-recv-msg-size=70Mi grpc-max-send-msg-size=4MiB pool-group=g pool-namespace=n pool-name=p \
+        grpc-max-recv-msg-size=70Mi grpc-max-send-msg-size=4MiB pool-group=inference.networking.x-k8s.io pool-namespace=n pool-name=p \
         endpoint-target-ports=8000,8001 disable-endpoint-subset-filter emit-endpoint-scores \
         refresh-metrics-interval=100ms refresh-prometheus-metrics-interval=1s metrics-staleness-threshold=1s \
         tracing=false health-checking=false enable-pprof=false cert-path=/c enable-cert-reload secure-serving \
@@ -87,8 +89,6 @@ fn every_flag_of_the_reference_is_accepted_or_refused_with_its_fix() {
     let (options, notices) = run(&line, &[]);
     assert_eq!(options.limits.grpc_max_send_bytes, Some(4 << 20));
     let without_effect = [
-        "ha-enable-leader-election",
-        "pool-group",
         "endpoint-target-ports",
         "health-checking",
         "enable-pprof",
@@ -109,8 +109,9 @@ fn every_flag_of_the_reference_is_accepted_or_refused_with_its_fix() {
     }
     assert_eq!(notices.len(), without_effect.len(), "{notices:?}");
     run(
-        "--endpoint-selector=app=vllm --metrics-cert-dir=/d --metrics-client-ca-file=/f --config-text={}",
-        &[],
+        "--endpoint-selector=app=vllm --endpoint-target-ports=8000 --metrics-cert-dir=/d --metrics-client-ca-file=/f \
+         --config-text={}",
+        &[("POD_NAME", "epp-7d9f-x1")],
     );
     for flag in REFUSED {
         let told = problems(&format!("--{}=x", flag.name));
@@ -167,6 +168,8 @@ fn combinations_are_checked() {
         ("--max-buffered-bytes=1Mi", "less than --max-body-bytes"),
         ("--pool-name=a --endpoint-selector=b", "cannot be set at the same time"),
         ("--endpoint-target-ports=1,2,3,4,5,6,7,8,9", "not 1 to 8 ports"),
+        ("--endpoint-target-ports=0", "not 1 to 8 ports"),
+        ("--pool-group=g", "`g` is neither inference.networking.k8s.io nor inference.networking.x-k8s.io"),
         ("--metrics-client-ca-file=/f", "needs --metrics-cert-dir"),
         ("--metrics-cert-dir=/d --metrics-endpoint-auth=false", "needs --metrics-endpoint-auth"),
         ("--tls-min-version=VersionTLS10", "insecure"),
@@ -181,11 +184,41 @@ fn combinations_are_checked() {
 }
 
 #[test]
+fn a_pool_or_a_selector_of_pods_is_served() {
+    let cluster = |line: &str, env: &[(&str, &str)]| run(line, env).0.cluster;
+    assert_eq!(cluster("", &[]), None);
+    assert_eq!(cluster("--pool-name=p", &[]), Some(ClusterOptions::Pool { group: PoolGroup::Stable }));
+    let old = "--pool-name=p --pool-group=inference.networking.x-k8s.io";
+    assert_eq!(cluster(old, &[]), Some(ClusterOptions::Pool { group: PoolGroup::Experimental }));
+    assert_eq!(cluster("--pool-name=p --endpoints-file=/e", &[]), None, "a file takes its place");
+    let pods = "--endpoint-selector=app=llm --endpoint-target-ports=[8000,8001,8000]";
+    let (options, _) = run(pods, &[("POD_NAME", "my-epp-7d9f4c-x2v9q")]);
+    let ports = vec![8000, 8001];
+    assert_eq!(options.cluster, Some(ClusterOptions::Pods { selector: "app=llm".to_owned(), ports }));
+    assert_eq!(&*options.pool_name, "my-epp");
+}
+
+#[test]
+fn a_selector_needs_ports_and_the_name_of_a_deployments_pod() {
+    let of = |line: &str, pod: &str| {
+        let FlagErrors(told) = parse_with(line, &[("POD_NAME", pod)]).unwrap_err();
+        told
+    };
+    let told = of("--endpoint-selector=app=llm", "epp-a-b");
+    assert!(told.len() == 1 && told[0].contains("needs --endpoint-target-ports"), "{told:?}");
+    for pod in ["", "epp", "epp-0", "-a-b", "epp-A-b"] {
+        let told = of("--endpoint-selector=app=llm --endpoint-target-ports=1", pod);
+        assert!(told.len() == 1 && told[0].contains("needs the variable POD_NAME"), "{pod}: {told:?}");
+    }
+}
+
+#[test]
 fn what_is_changed_or_ignored_is_said() {
     for (line, part) in [
         ("--refresh-metrics-interval=10ms", "raised to 50ms"),
         ("--enable-cert-reload", "without --cert-path"),
         ("--grpc-max-recv-msg-size=4Mi", "BUFFERED"),
+        ("--ha-enable-leader-election", "without Kubernetes"),
         ("--secure-serving false", "`false` belongs to no flag"),
     ] {
         let (_, notices) = run(line, &[]);

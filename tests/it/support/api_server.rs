@@ -67,6 +67,8 @@ pub struct ApiServer {
     pub process: Process,
     pub etcd: Process,
     pub port: u16,
+    /// Where etcd takes requests, in the clear.
+    pub etcd_port: u16,
     /// PEM file of the authority that signed the server's certificate.
     pub ca_file: PathBuf,
     arguments: Vec<String>,
@@ -85,7 +87,15 @@ impl ApiServer {
         let mut arguments = arguments(folder, port, etcd_port);
         arguments.extend(more_arguments.iter().map(|text| (*text).to_owned()));
         let process = spawn(&arguments, folder);
-        Self { process, etcd, port, ca_file: folder.join("ca.crt"), arguments, folder: folder.to_owned() }
+        Self {
+            process,
+            etcd,
+            port,
+            etcd_port,
+            ca_file: folder.join("ca.crt"),
+            arguments,
+            folder: folder.to_owned(),
+        }
     }
 
     /// Where the server answers.

@@ -4,17 +4,23 @@
 
 pub mod api_server;
 pub mod client;
+pub mod cluster;
 pub mod decoy;
 pub mod envoy;
+pub mod kube_api;
 pub mod kube_http;
+pub mod kube_picker;
 pub mod manifests;
 pub mod metrics;
 pub mod mixed;
+pub mod objects;
 pub mod odd;
 pub mod ports;
 pub mod process;
 pub mod prometheus;
+pub mod real_api;
 pub mod stack;
+pub mod wire;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -1,0 +1,135 @@
+//! Where endpoints come from: a file, or a cluster.
+
+use super::assemble::DataPlan;
+use crate::config::{ClusterOptions, EppOptions, PoolGroup};
+use crate::discovery::Discovery;
+use crate::discovery::kubernetes::{
+    self, Access, Candidate, KubernetesDiscovery, OLD_GROUP, POOL_GROUP, ProtocolGate, Selector, Target,
+    Terms, Want, lease_name,
+};
+use crate::pool::{PoolReader, PoolSpec};
+use crate::readiness::{Gate, Readiness};
+use crate::request::ParserKind;
+use anyhow::Context as _;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// The discovery that configuration and flags ask for, and the candidate of the election when there is one. A file wins
+/// over a cluster.
+pub(super) async fn discovery(
+    options: &EppOptions,
+    data: &DataPlan,
+    parsers: &[ParserKind],
+    readiness: &Readiness,
+) -> anyhow::Result<(Discovery, Option<Candidate>)> {
+    let pool =
+        PoolSpec { name: Arc::clone(&options.pool_name), namespace: Arc::clone(&options.pool_namespace) };
+    if let Some(spec) = &data.discovery {
+        return Ok((Discovery::new(spec, pool), None));
+    }
+    let cluster = options.cluster.as_ref().context(
+        "no endpoints: name an InferencePool with --pool-name, pods with --endpoint-selector, or a file with \
+         --endpoints-file",
+    )?;
+    let want = match cluster {
+        ClusterOptions::Pool { group: PoolGroup::Stable } => Want::Pool(POOL_GROUP),
+        ClusterOptions::Pool { group: PoolGroup::Experimental } => Want::Pool(OLD_GROUP),
+        ClusterOptions::Pods { selector, ports } => {
+            let selector = Selector::parse(selector).context("--endpoint-selector")?;
+            Want::Pods(Target { selector, ports: ports.clone() })
+        }
+    };
+    let protocols = ProtocolGate { spoken: spoken(parsers), gate: readiness.gate("protocol") };
+    let client = kubernetes::connect().await?;
+    tracing::info!(pool = %pool.name, namespace = %pool.namespace, ?want, "endpoints come from Kubernetes");
+    let candidate =
+        options.leader_election.then(|| candidate(options, client.clone(), readiness.gate("leader")));
+    let mut discovery = KubernetesDiscovery::new(client, pool, want, protocols);
+    if let Some(candidate) = candidate.as_ref().filter(|_| !data.followers_know) {
+        discovery = discovery.only_while(candidate.leads.subscribe());
+    }
+    Ok((Discovery::Kubernetes(discovery), candidate))
+}
+
+fn candidate(options: &EppOptions, client: Access, gate: Gate) -> Candidate {
+    let pod = options.pod_name.as_deref().unwrap_or("pointsman");
+    Candidate {
+        client,
+        namespace: options.pool_namespace.to_string(),
+        lease: lease_name(&options.pool_namespace, &options.pool_name),
+        // A pod that starts again under its name is another candidate.
+        identity: format!("{pod}_{:016x}", fastrand::u64(..)),
+        gate,
+        leads: tokio::sync::watch::Sender::new(false),
+        terms: Terms::default(),
+    }
+}
+
+/// The application protocols that every parser takes which cares; `None` when none does.
+fn spoken(parsers: &[ParserKind]) -> Option<Vec<&'static str>> {
+    const H2C: &str = "kubernetes.io/h2c";
+    let mut cares = false;
+    let mut http = true;
+    for parser in parsers {
+        match parser {
+            ParserKind::Passthrough => continue,
+            ParserKind::VllmGrpc => http = false,
+            ParserKind::OpenAi | ParserKind::Anthropic | ParserKind::VllmHttp | ParserKind::SglangHttp => {}
+        }
+        cares = true;
+    }
+    cares.then(|| if http { vec!["http", H2C] } else { vec![H2C] })
+}
+
+/// Whether the pool is known and its endpoints were listed.
+pub(super) fn known(pool: &PoolReader) -> bool {
+    let snapshot = pool.peek();
+    snapshot.synced && snapshot.spec.is_some()
+}
+
+/// Keeps the gate open while the pool is known.
+pub(super) async fn keep_gate(gate: Gate, mut pool: PoolReader, stop: CancellationToken) {
+    loop {
+        gate.set(known(&pool));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = pool.changed() => {
+                if !changed {
+                    // Nobody writes any more; what is known stays known until the end.
+                    stop.cancelled().await;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::{PoolEvent, channel};
+
+    #[test]
+    fn a_protocol_must_suit_every_parser_that_cares() {
+        use ParserKind::{Anthropic, OpenAi, Passthrough, VllmGrpc};
+        assert_eq!(spoken(&[Passthrough]), None);
+        assert_eq!(spoken(&[OpenAi, Anthropic, Passthrough]), Some(vec!["http", "kubernetes.io/h2c"]));
+        assert_eq!(spoken(&[OpenAi, VllmGrpc]), Some(vec!["kubernetes.io/h2c"]));
+    }
+
+    #[tokio::test]
+    async fn the_gate_follows_the_pool() {
+        let readiness = Readiness::new();
+        let (mut writer, reader) = channel();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(keep_gate(readiness.gate("pool"), reader, stop.clone()));
+        let mut ready = readiness.watch();
+        let spec = PoolSpec { name: "p".into(), namespace: "n".into() };
+        writer.apply([PoolEvent::Pool(Some(spec)), PoolEvent::Endpoints(Vec::new())]);
+        ready.wait_for(|ready| *ready).await.unwrap();
+        writer.apply([PoolEvent::Pool(None)]);
+        ready.wait_for(|ready| !*ready).await.unwrap();
+        stop.cancel();
+        task.await.unwrap();
+    }
+}

@@ -1,0 +1,110 @@
+//! Objects with their versions, and the history that watches are served from.
+
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Where objects of one kind are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// `v1` or `group/version`.
+    pub home: String,
+    /// Empty for kinds of the whole cluster.
+    pub namespace: String,
+    pub plural: String,
+}
+
+/// One change: the object before and after.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub version: u64,
+    pub place: Place,
+    pub before: Option<Value>,
+    pub after: Option<Value>,
+}
+
+/// The objects.
+#[derive(Default)]
+pub struct Store {
+    version: u64,
+    objects: BTreeMap<Place, BTreeMap<String, Value>>,
+    log: Vec<Change>,
+    /// Watches from below this version are too old.
+    floor: u64,
+    created: u64,
+}
+
+impl Store {
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    pub fn compact(&mut self) {
+        // One version is skipped, so that even a watch that saw everything is behind.
+        self.version += 1;
+        self.floor = self.version;
+        self.log.clear();
+    }
+
+    pub fn get(&self, place: &Place, name: &str) -> Option<&Value> {
+        self.objects.get(place)?.get(name)
+    }
+
+    /// Objects of a place after `after` in order of their names.
+    pub fn list(&self, place: &Place, after: &str) -> impl Iterator<Item = (&String, &Value)> {
+        let after = after.to_owned();
+        self.objects
+            .get(place)
+            .into_iter()
+            .flatten()
+            .filter(move |(name, _)| after.is_empty() || **name > after)
+    }
+
+    /// Stores an object as a new version, with what a server adds.
+    pub fn put(&mut self, place: &Place, mut object: Value) -> Value {
+        self.version += 1;
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let before = self.get(place, &name).cloned();
+        let meta = object["metadata"].as_object_mut().expect("metadata");
+        match &before {
+            Some(old) => {
+                meta.insert("uid".into(), old["metadata"]["uid"].clone());
+                meta.insert("creationTimestamp".into(), old["metadata"]["creationTimestamp"].clone());
+            }
+            None => {
+                self.created += 1;
+                meta.insert("uid".into(), json!(format!("uid-{}", self.created)));
+                let at = format!("2026-01-01T00:{:02}:{:02}Z", self.created / 60 % 60, self.created % 60);
+                meta.entry("creationTimestamp").or_insert(json!(at));
+            }
+        }
+        meta.insert("resourceVersion".into(), json!(self.version.to_string()));
+        if !place.namespace.is_empty() {
+            meta.insert("namespace".into(), json!(place.namespace));
+        }
+        self.objects.entry(place.clone()).or_default().insert(name, object.clone());
+        let after = Some(object.clone());
+        self.log.push(Change { version: self.version, place: place.clone(), before, after });
+        object
+    }
+
+    /// Takes an object away.
+    pub fn remove(&mut self, place: &Place, name: &str) -> Option<Value> {
+        let mut before = self.objects.get_mut(place)?.remove(name)?;
+        self.version += 1;
+        before["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        let change =
+            Change { version: self.version, place: place.clone(), before: Some(before.clone()), after: None };
+        self.log.push(change);
+        Some(before)
+    }
+
+    /// What happened at a place after `version`.
+    pub fn since(&self, place: &Place, version: u64) -> Vec<Change> {
+        let start = self.log.partition_point(|change| change.version <= version);
+        self.log[start..].iter().filter(|change| change.place == *place).cloned().collect()
+    }
+}
