@@ -30,10 +30,14 @@ check: ## Formatting, lints, docs, licences and shipped files; no tests
 	scripts/render-envoy --check
 	scripts/render-deploy --check
 	@if command -v cargo-deny >/dev/null 2>&1; then \
-	  $(CARGO) deny --locked check; \
+	  $(CARGO) deny --locked check licenses bans sources; \
 	else \
-	  echo "SKIPPED: licences and advisories are not checked, cargo-deny is missing (cargo install cargo-deny --locked)"; \
+	  echo "SKIPPED: licences, bans and sources of dependencies are not checked, cargo-deny is missing (cargo install cargo-deny --locked)"; \
 	fi
+
+.PHONY: advisories
+advisories: ## Known faults of the dependencies, from RustSec's database (needs cargo-deny and the network)
+	$(CARGO) deny --locked check advisories
 
 .PHONY: envoy
 envoy: ## Install the Envoy versions that the tests use
