@@ -23,6 +23,7 @@ mod incarnation;
 mod kube_cases;
 mod kube_manifests;
 mod kube_manifests_local;
+mod kube_manifests_run;
 mod kube_picker;
 mod layering;
 mod monitoring;

@@ -70,6 +70,26 @@ impl KubeHttp {
         self.send("GET", path, "", Bytes::new()).await.expect("an answer of the API server")
     }
 
+    /// `POST` of an object.
+    pub async fn post(&self, path: &str, object: &Value) -> Said {
+        self.send_object("POST", path, "application/json", object).await
+    }
+
+    /// JSON merge patch.
+    pub async fn merge(&self, path: &str, change: &Value) -> Said {
+        self.send_object("PATCH", path, "application/merge-patch+json", change).await
+    }
+
+    /// `DELETE` of a path.
+    pub async fn delete(&self, path: &str) -> Said {
+        self.send("DELETE", path, "", Bytes::new()).await.expect("an answer of the API server")
+    }
+
+    async fn send_object(&self, method: &str, path: &str, content_type: &str, object: &Value) -> Said {
+        let body = Bytes::from(object.to_string());
+        self.send(method, path, content_type, body).await.expect("an answer of the API server")
+    }
+
     /// Server-side apply of one YAML document with every field checked; `query` is added to the address (`&dryRun=All`).
     pub async fn apply(&self, document: &str, query: &str) -> Said {
         let object = head(document);
