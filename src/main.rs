@@ -12,10 +12,6 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
-/// Every request makes and drops some dozens of small objects; the C library's allocator takes a tenth of the time more.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let result = match cli::parse(std::env::args_os()) {
         Invocation::Epp(options, notices) => pick(*options, &notices),
