@@ -64,6 +64,15 @@ test-kube: ## The tests against a real Kubernetes API server and the manifests, 
 	export POINTSMAN_CRDS="$$(realpath $(POINTSMAN_CRDS))" POINTSMAN_GATEWAY_CRDS="$$crds"; \
 	$(CARGO) test --locked --test it kube_
 
+# Which targets, and how long each: make fuzz FUZZ_TARGETS=scanner FUZZ_SECONDS=3600
+FUZZ_TARGETS ?= scanner parser restore usage exchange metrics_page config
+FUZZ_SECONDS ?= 30
+.PHONY: fuzz
+fuzz: ## Fuzz the readers of outside bytes, each FUZZ_SECONDS from the kept corpus on
+	@command -v cargo-fuzz >/dev/null 2>&1 \
+	  || { echo "NOTHING IS FUZZED ($(FUZZ_TARGETS)): cargo-fuzz is missing (cargo install cargo-fuzz --locked)"; exit 1; }; \
+	scripts/fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
 .PHONY: bench
 bench: ## The micro benchmarks
 	$(CARGO) bench --locked

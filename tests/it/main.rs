@@ -18,6 +18,7 @@ mod envoy_modes;
 mod envoy_odd;
 mod envoy_scale;
 mod envoy_unseen;
+mod fuzz_corpus;
 mod image_root;
 mod incarnation;
 mod kube_cases;

@@ -66,7 +66,7 @@ impl EventStream {
     /// The next bytes of the open line; `ends` says whether it ends with them.
     fn part(&mut self, bytes: &[u8], ends: bool) {
         match &mut self.line {
-            Line::Kept if ends && self.carry.is_empty() => self.whole(bytes),
+            Line::Kept if ends && self.carry.is_empty() && bytes.len() <= MAX_LINE => self.whole(bytes),
             Line::Kept if self.carry.len() + bytes.len() <= MAX_LINE => {
                 self.carry.extend_from_slice(bytes);
                 if ends {
@@ -78,10 +78,13 @@ impl EventStream {
             }
             Line::Kept => self.outgrow(bytes, ends),
             Line::Scanned(lexer, counts) => {
-                let _ = lexer.push(bytes, counts);
+                // A problem stays with the scanner.
+                let well_formed = lexer.push(bytes, counts).is_ok();
                 if ends {
                     self.count += 1;
-                    self.usage.merge(counts.usage);
+                    if well_formed {
+                        self.usage.merge(counts.usage);
+                    }
                     self.line = Line::Kept;
                 }
             }

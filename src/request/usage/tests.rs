@@ -74,6 +74,18 @@ fn responses_take_the_counts_of_the_last_event_even_when_it_is_long() {
 }
 
 #[test]
+fn a_long_line_reads_the_same_in_one_chunk_and_in_many() {
+    let filler = "x".repeat(40_000);
+    for (end, total) in [("}", Some(3)), ("}}", None)] {
+        let body = format!("data: {{\"usage\":{{\"total_tokens\":3}},\"x\":\"{filler}\"{end}\n");
+        for cut in [1, 5, 16_384, 100_000] {
+            let (usage, events) = read(Api::Completions, true, body.as_bytes(), cut);
+            assert_eq!((usage.total, events), (total, 1), "cut by {cut}");
+        }
+    }
+}
+
+#[test]
 fn a_long_line_that_is_no_data_is_passed_over() {
     let body = format!(": {}\ndata: {{\"usage\":{{\"total_tokens\":3}}}}\n", "x".repeat(40_000));
     for cut in [1, 3, 15_000, 100_000] {
