@@ -345,7 +345,8 @@ fn parsers(fields: &mut Fields<'_, '_>) -> Vec<Reference> {
 fn flow_control(fields: &mut Fields<'_, '_>, gate: bool) -> FlowControl {
     let Some(section) = fields.get("flowControl") else {
         if gate {
-            fields.findings.notice(None, "featureGates", QUEUES_LATER);
+            let place = fields.get("featureGates").map(|n| n.place);
+            fields.findings.notice(place, "featureGates", QUEUES_LATER);
         }
         return FlowControl::default();
     };
@@ -581,7 +582,11 @@ requestHandler:
 
     #[test]
     fn the_gate_alone_earns_the_word_and_the_detector_alone_does_not() {
-        assert_eq!(read("featureGates: [flowControl]").2.len(), 1);
+        let notices = read("featureGates: [flowControl]").2;
+        assert!(
+            notices.len() == 1 && notices[0].starts_with("line 3, column 15: featureGates: "),
+            "{notices:?}"
+        );
         assert_eq!(read("flowControl: {saturationDetector: {pluginRef: a}}").2, [] as [&str; 0]);
         assert_eq!(read("featureGates: [flowControl=false]").2, [] as [&str; 0]);
     }

@@ -91,8 +91,10 @@ impl ModelRestorer {
             match self.step(chunk[at], self.held.len() + at - start) {
                 Step::More => at += 1,
                 Step::Failed => {
+                    // The byte before may have come with an earlier chunk.
+                    let before = at.checked_sub(1).map_or(self.held.last(), |before| chunk.get(before));
+                    self.escaped = before == Some(&b'\\');
                     keep(&mut out, self.held.split().freeze());
-                    self.escaped = at > 0 && chunk[at - 1] == b'\\';
                     self.place = Place::Idle;
                 }
                 Step::Found => {
@@ -297,6 +299,8 @@ mod tests {
                 "data: {\"model\":\"asked\"}\n\ndata: {\"model\":\"asked\"}\n\n",
             ),
             (r#"{"model":"t/1"#, r#"{"model":"t/1"#),
+            // No JSON, and no key either: its first quote is escaped.
+            (r#"{"model":"t\"model":"t/1"}"#, r#"{"model":"t\"model":"t/1"}"#),
             ("", ""),
         ] {
             for at in 0..=body.len() {
