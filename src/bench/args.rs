@@ -222,6 +222,9 @@ pub struct WorkloadArgs {
     /// Response chunks a second over --streams streams that stay open; asks no further requests.
     #[arg(long, conflicts_with_all = ["rate", "concurrency"])]
     pub chunk_rate: Option<f64>,
+    /// Chunks of --chunk-rate that are due within such a time of each other are sent together.
+    #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
+    pub tick: Duration,
     /// Streams of --chunk-rate.
     #[arg(long, default_value_t = 100)]
     pub streams: usize,
@@ -240,7 +243,9 @@ impl WorkloadArgs {
     /// The workload that the flags describe.
     pub fn workload(&self) -> Workload {
         let pace = match (self.chunk_rate, self.rate) {
-            (Some(per_second), _) => Pace::Chunks { streams: self.streams.max(1), per_second },
+            (Some(per_second), _) => {
+                Pace::Chunks { streams: self.streams.max(1), per_second, tick: self.tick }
+            }
             (None, Some(per_second)) => {
                 Pace::Rate { per_second, arrivals: self.arrivals, in_flight: self.in_flight.max(1) }
             }

@@ -14,8 +14,6 @@ use tokio::task::JoinSet;
 
 /// Chunks that may wait in the generator for one stream.
 const AHEAD: usize = 1024;
-/// Chunks are sent in ticks of at least this length.
-const TICK: Duration = Duration::from_micros(50);
 
 /// When the chunks of one stream that have no reply yet were due.
 type Waiting = Arc<Mutex<VecDeque<Instant>>>;
@@ -28,6 +26,7 @@ struct Lane {
 /// Opens the streams, sends a chunk on one after the other as they are due, and ends them at the end of the window.
 pub(super) async fn run(
     schedule: Schedule,
+    tick: Duration,
     streams: usize,
     shared: &Arc<Shared>,
     connections: &[Connection],
@@ -39,7 +38,7 @@ pub(super) async fn run(
     }
     let begin = Instant::now();
     let length = shared.end().saturating_duration_since(begin);
-    let mut due = pace(schedule, begin, length, TICK);
+    let mut due = pace(schedule, begin, length, tick);
     let mut turn = 0;
     while let Some(next) = due.recv().await {
         match next {

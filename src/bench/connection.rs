@@ -1,6 +1,7 @@
 //! HTTP/2 connections to a picker, as a proxy opens them: few, long-lived, with wide windows.
 
 use super::BenchError;
+use super::coalesce::{Coalescing, buffered};
 use super::outgoing::Outgoing;
 use crate::datalayer::source::client_config;
 use crate::plugin::HttpSource;
@@ -43,13 +44,13 @@ pub async fn open(target: Target, count: usize) -> Result<Vec<Connection>, Bench
         let stream = TcpStream::connect(target.address).await.map_err(|e| failed(e.to_string()))?;
         stream.set_nodelay(true).map_err(|e| failed(e.to_string()))?;
         let connection = match &connector {
-            None => handshake(stream).await,
+            None => handshake(Coalescing::new(buffered(stream))).await,
             Some(connector) => {
                 let name = ServerName::from(target.address.ip());
-                let stream = connector.connect(name, stream).await.map_err(|e| {
+                let stream = connector.connect(name, buffered(stream)).await.map_err(|e| {
                     failed(format!("TLS handshake: {e}; a picker without TLS needs --plaintext"))
                 })?;
-                handshake(stream).await
+                handshake(Coalescing::new(stream)).await
             }
         };
         connections.push(connection.map_err(|e| failed(e.to_string()))?);

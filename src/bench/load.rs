@@ -73,9 +73,9 @@ async fn send(workload: &Workload, shared: &Arc<Shared>, connections: Vec<Connec
             let schedule = Schedule::new(arrivals, per_second, workload.seed);
             open_loop(schedule, in_flight, begin, shared, &connections).await;
         }
-        Pace::Chunks { streams, per_second } => {
+        Pace::Chunks { streams, per_second, tick } => {
             let schedule = Schedule::new(Arrivals::Fixed, per_second, workload.seed);
-            super::chunks::run(schedule, streams, shared, &connections).await;
+            super::chunks::run(schedule, tick, streams, shared, &connections).await;
         }
         Pace::Idle => tokio::time::sleep_until(shared.end.into()).await,
     }

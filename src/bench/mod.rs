@@ -8,6 +8,7 @@ mod account;
 mod args;
 mod children;
 mod chunks;
+mod coalesce;
 mod connection;
 mod echo;
 mod engines;

@@ -130,13 +130,17 @@ fn large() -> Vec<Spec> {
 }
 
 fn chunks() -> Vec<Spec> {
-    let row = |streams: usize| {
-        let pace = Pace::Chunks { streams, per_second: 100_000.0 };
+    let row = |streams: usize, micros: u64| {
+        let pace = Pace::Chunks { streams, per_second: 100_000.0, tick: Duration::from_micros(micros) };
         let workload = Workload { pace, response: ResponseMode::FullDuplex, ..prompts(1024) };
-        let about = "250-byte chunks, one stream after the other, sent in ticks of 50 µs";
-        Spec::new(&format!("100k chunks/s, {streams} streams"), about, 10, workload)
+        let about = format!(
+            "250-byte chunks, one stream after the other; those due within {micros} µs are sent together"
+        );
+        Spec::new(&format!("100k chunks/s, {streams} streams, {micros} µs"), &about, 10, workload)
     };
-    [10, 100, 1_000].map(row).to_vec()
+    let mut rows = [10, 100, 1_000].map(|streams| row(streams, 1_000)).to_vec();
+    rows.push(row(1_000, 50));
+    rows
 }
 
 fn idle() -> Vec<Spec> {

@@ -361,7 +361,7 @@ mod tests {
         let row = row(Some(measured(40_000.0, 1.0, 0.6)), measured(20_000.0, 0.5, 0.5), CLOSED);
         let cells = row.cells();
         assert_eq!(&cells[7..11], ["25.0 µs", "15.0 µs", "1.67", "40,000"]);
-        let pace = Pace::Chunks { streams: 10, per_second: 1.0 };
+        let pace = Pace::Chunks { streams: 10, per_second: 1.0, tick: Duration::ZERO };
         let paced = Row { workload: Workload { pace, ..Default::default() }, ..row };
         assert_eq!(&paced.cells()[7..10], ["2.5 µs", "1.5 µs", "1.67"]);
     }

@@ -45,6 +45,9 @@ pub enum Pace {
         streams: usize,
         /// Chunks a second, all streams together.
         per_second: f64,
+        /// Chunks that are due within such a time of each other are sent together, as an engine's step brings a token
+        /// to many streams at once.
+        tick: Duration,
     },
     /// Nothing is sent.
     Idle,
