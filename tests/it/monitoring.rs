@@ -191,6 +191,7 @@ fn monitoring_rules_pass_promtool_and_every_alert_fires() {
     let (tests, docs) = (std::fs::read_to_string(&file).unwrap(), read("docs/kubernetes.md"));
     for rule in rules("alerts") {
         let name = rule["alert"].as_str().unwrap();
+        assert!(docs.contains(name), "docs/kubernetes.md does not say what to do about {name}");
         assert!(tests.contains(&format!("alertname: {name}\n")), "no case in {} for {name}", file.display());
         assert!(
             rule["annotations"]["summary"].is_string() && rule["labels"]["severity"].is_string(),
