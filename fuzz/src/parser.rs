@@ -95,9 +95,14 @@ pub fn check(data: &[u8]) {
     let (how, body) = choice(data);
     let path = PATHS[usize::from(api) % PATHS.len()];
     let whole = read(path, 0, body, false);
+    // Of a text that breaks off at a mistake, the bytes just before it are known or not, as the cuts fall.
+    if path.starts_with("/vllm.") || Lexer::default().push(body, &mut Traits::default()).is_ok() {
+        let so_far = read(path, 0, body, true);
+        assert_eq!(read(path, how, body, true), so_far, "cut short, in pieces of {how}");
+    } else if path.ends_with("count_tokens") {
+        return;
+    }
     assert_eq!(read(path, how, body, false), whole, "cut by {how}");
-    let so_far = read(path, 0, body, true);
-    assert_eq!(read(path, how, body, true), so_far, "cut short, in pieces of {how}");
     if path.starts_with("/vllm.") {
         return;
     }
