@@ -128,7 +128,7 @@ impl ModelRestorer {
                 None => self.escaped,
             };
             if found == chunk.len() {
-                self.escaped = if rest.is_empty() { self.escaped } else { chunk.ends_with(b"\\") };
+                self.escaped = if chunk.is_empty() { self.escaped } else { chunk.ends_with(b"\\") };
                 return found;
             }
             if !escaped {
@@ -299,8 +299,9 @@ mod tests {
                 "data: {\"model\":\"asked\"}\n\ndata: {\"model\":\"asked\"}\n\n",
             ),
             (r#"{"model":"t/1"#, r#"{"model":"t/1"#),
-            // No JSON, and no key either: its first quote is escaped.
+            // No JSON either of them; in the first the key's quote is escaped, in the second one before it.
             (r#"{"model":"t\"model":"t/1"}"#, r#"{"model":"t\"model":"t/1"}"#),
+            (r#"{"x\"""model":"t/1"}"#, r#"{"x\"""model":"asked"}"#),
             ("", ""),
         ] {
             for at in 0..=body.len() {
