@@ -2,7 +2,8 @@
 //!
 //! They run on a thread with a runtime of its own, so that a page that takes long to make never delays a request.
 
-use super::auth::{Caller, DebugAccess, Denied, Guard};
+use super::auth::{Caller, DebugAccess, Denied, Guard, bearer};
+use super::review::{Protection, Refusal};
 use super::state::StateSource;
 use crate::readiness::Readiness;
 use crate::telemetry::{MetricsHandle, names};
@@ -30,6 +31,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Life of a connection, so that one whose client never reads does not stay.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
+/// Longest TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What the pages show.
@@ -75,8 +78,18 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Opens the ports and serves. `metrics` is the address of the metrics port.
+    /// Opens the ports and serves, metrics for everybody. `metrics` is the address of the metrics port.
     pub fn start(metrics: SocketAddr, access: &DebugAccess, pages: Pages) -> Result<Self, AdminError> {
+        Self::protected(metrics, access, pages, Protection::default())
+    }
+
+    /// Opens the ports and serves; `protection` says who may read the metrics port.
+    pub fn protected(
+        metrics: SocketAddr,
+        access: &DebugAccess,
+        pages: Pages,
+        protection: Protection,
+    ) -> Result<Self, AdminError> {
         let open = bind(metrics, "metrics", "--metrics-port")?;
         let metrics_address = open.local_addr()?;
         let own =
@@ -92,10 +105,12 @@ impl AdminServer {
         let token = stop.clone();
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
             runtime.block_on(async {
-                let first = serve(open, on_metrics, pages.clone(), token.clone());
+                let port = Port { guard: on_metrics, pages: pages.clone(), protection };
+                let first = serve(open, port, token.clone());
                 let second = async {
                     if let Some(own) = own {
-                        serve(own, guard, pages.clone(), token.clone()).await;
+                        let port = Port { guard, pages: pages.clone(), protection: Protection::default() };
+                        serve(own, port, token.clone()).await;
                     }
                 };
                 tokio::join!(first, second);
@@ -122,13 +137,20 @@ fn bind(address: SocketAddr, purpose: &'static str, flag: &'static str) -> Resul
     Ok(listener)
 }
 
-async fn serve(listener: TcpListener, guard: Guard, pages: Pages, stop: CancellationToken) {
+/// What a port serves to whom.
+struct Port {
+    guard: Guard,
+    pages: Pages,
+    protection: Protection,
+}
+
+async fn serve(listener: TcpListener, port: Port, stop: CancellationToken) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the admin listener cannot be used"),
     };
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let shared = Arc::new((guard, pages));
+    let shared = Arc::new(port);
     loop {
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
         let accepted = tokio::select! {
@@ -142,16 +164,31 @@ async fn serve(listener: TcpListener, guard: Guard, pages: Pages, stop: Cancella
         };
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            connection(stream, peer, shared).await;
+            greet(stream, peer, shared).await;
             drop(permit);
         });
     }
 }
 
-async fn connection(stream: tokio::net::TcpStream, peer: SocketAddr, shared: Arc<(Guard, Pages)>) {
+/// Speaks TLS where it is asked for. Who breaks off the handshake is of no interest here.
+async fn greet(stream: tokio::net::TcpStream, peer: SocketAddr, port: Arc<Port>) {
+    let Some(config) = port.protection.tls.clone() else {
+        return connection(stream, peer, false, port).await;
+    };
+    let handshake = tokio_rustls::TlsAcceptor::from(config).accept(stream);
+    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        let certified = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
+        connection(stream, peer, certified, port).await;
+    }
+}
+
+async fn connection<S>(stream: S, peer: SocketAddr, certified: bool, port: Arc<Port>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
+{
     let service = service_fn(move |request: Request<Incoming>| {
-        let (guard, pages) = &*shared;
-        std::future::ready(Ok::<_, Infallible>(respond(&request, peer, guard, pages)))
+        let port = Arc::clone(&port);
+        async move { Ok::<_, Infallible>(respond(&request, peer, certified, &port).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -167,12 +204,24 @@ async fn connection(stream: tokio::net::TcpStream, peer: SocketAddr, shared: Arc
     }
 }
 
-fn respond<B>(request: &Request<B>, peer: SocketAddr, guard: &Guard, pages: &Pages) -> Response<Full<Bytes>> {
+async fn respond<B>(
+    request: &Request<B>,
+    peer: SocketAddr,
+    certified: bool,
+    port: &Port,
+) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
     }
+    let Port { guard, pages, protection } = port;
+    let caller = caller(request, peer);
     match request.uri().path() {
-        "/metrics" => {
+        path @ "/metrics" => {
+            if let Err(refusal) =
+                protection.admit(certified, caller.authorization.and_then(bearer), path).await
+            {
+                return refuse(refusal);
+            }
             gauges(pages);
             page(StatusCode::OK, METRICS_TYPE, pages.metrics.render())
         }
@@ -183,11 +232,29 @@ fn respond<B>(request: &Request<B>, peer: SocketAddr, guard: &Guard, pages: &Pag
             let closed = pages.readiness.waiting_for().join(", ");
             text(StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {closed}\n"))
         }
-        path if path == "/debug" || path.starts_with("/debug/") => match guard.admit(caller(request, peer)) {
+        path if path == "/debug" || path.starts_with("/debug/") => match guard.admit(caller) {
             Ok(()) => debug(path, pages),
+            Err(Denied::NotLocal) if !protection.is_open() => {
+                match protection.admit(certified, caller.authorization.and_then(bearer), path).await {
+                    Ok(()) => debug(path, pages),
+                    Err(refusal) => refuse(refusal),
+                }
+            }
             Err(denied) => deny(&denied),
         },
         _ => text(StatusCode::NOT_FOUND, "here are /metrics, /healthz, /readyz and /debug/state\n"),
+    }
+}
+
+fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
+    match refusal {
+        Refusal::Token => deny(&Denied::NoToken),
+        Refusal::Certificate => text(StatusCode::UNAUTHORIZED, "show a client certificate\n"),
+        Refusal::Forbidden => text(
+            StatusCode::FORBIDDEN,
+            "the holder of this token may not read this page: bind a ClusterRole with nonResourceURLs\n",
+        ),
+        Refusal::Unavailable => text(StatusCode::SERVICE_UNAVAILABLE, "the token cannot be reviewed now\n"),
     }
 }
 
@@ -354,9 +421,9 @@ mod tests {
         assert!(!answer.contains("planted"));
     }
 
-    #[test]
-    fn other_machines_and_other_methods_are_refused() {
-        let pages = pages();
+    #[tokio::test]
+    async fn other_machines_and_other_methods_are_refused() {
+        let port = Port { guard: Guard::Local, pages: pages(), protection: Protection::default() };
         let request =
             |method: Method, path: &str| Request::builder().method(method).uri(path).body(()).unwrap();
         let far: SocketAddr = "10.0.0.7:1".parse().unwrap();
@@ -368,7 +435,7 @@ mod tests {
             (Method::POST, "/metrics", 405),
             (Method::GET, "/debugger", 404),
         ] {
-            let response = respond(&request(method.clone(), path), far, &Guard::Local, &pages);
+            let response = respond(&request(method.clone(), path), far, false, &port).await;
             assert_eq!(response.status().as_u16(), status, "{method} {path}");
         }
     }

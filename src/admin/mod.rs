@@ -3,9 +3,11 @@
 pub mod auth;
 pub mod health;
 pub mod http;
+pub mod review;
 pub mod state;
 
 pub use auth::DebugAccess;
 pub use health::HealthServer;
 pub use http::{AdminError, AdminServer, Pages};
+pub use review::{Protection, Reviewer, Verdict};
 pub use state::{State, StateSource};

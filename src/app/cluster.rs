@@ -1,18 +1,52 @@
 //! Where endpoints come from: a file, or a cluster.
 
 use super::assemble::DataPlan;
-use crate::config::{ClusterOptions, EppOptions, PoolGroup};
+use crate::admin::{Protection, Reviewer, Verdict};
+use crate::config::{ClusterOptions, EppOptions, MetricsOptions, PoolGroup};
 use crate::discovery::Discovery;
 use crate::discovery::kubernetes::{
-    self, Access, Candidate, KubernetesDiscovery, OLD_GROUP, POOL_GROUP, ProtocolGate, Selector, Target,
-    Terms, Want, lease_name,
+    self, Access, Candidate, KubernetesDiscovery, OLD_GROUP, POOL_GROUP, ProtocolGate, Reviewed, Reviews,
+    Selector, Target, Terms, Want, lease_name,
 };
+use crate::ext_proc::tls::Tls;
 use crate::pool::{PoolReader, PoolSpec};
 use crate::readiness::{Gate, Readiness};
 use crate::request::ParserKind;
+use crate::shutdown::{Stage, Tasks};
 use anyhow::Context as _;
+use futures::future::BoxFuture;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// How often the certificate of the metrics port is looked at.
+const CERTIFICATE_PERIOD: Duration = Duration::from_secs(5);
+
+/// What the flags make of a cluster.
+pub(super) struct Cluster {
+    /// Where endpoints come from.
+    pub(super) discovery: Discovery,
+    /// The candidate of the election.
+    pub(super) candidate: Option<Candidate>,
+    /// Reviews callers of the metrics port.
+    pub(super) reviewer: Option<Arc<dyn Reviewer>>,
+}
+
+/// Tokens are reviewed by the cluster.
+struct ByCluster(Reviews);
+
+impl Reviewer for ByCluster {
+    fn review(&self, token: String, path: String) -> BoxFuture<'_, Verdict> {
+        Box::pin(async move {
+            match self.0.review(&token, &path).await {
+                Ok(Reviewed::Allowed) => Verdict::Allowed,
+                Ok(Reviewed::Unknown) => Verdict::Unknown,
+                Ok(Reviewed::Forbidden) => Verdict::Forbidden,
+                Err(reason) => Verdict::Unavailable(reason),
+            }
+        })
+    }
+}
 
 /// The discovery that configuration and flags ask for, and the candidate of the election when there is one. A file wins
 /// over a cluster.
@@ -21,11 +55,11 @@ pub(super) async fn discovery(
     data: &DataPlan,
     parsers: &[ParserKind],
     readiness: &Readiness,
-) -> anyhow::Result<(Discovery, Option<Candidate>)> {
+) -> anyhow::Result<Cluster> {
     let pool =
         PoolSpec { name: Arc::clone(&options.pool_name), namespace: Arc::clone(&options.pool_namespace) };
     if let Some(spec) = &data.discovery {
-        return Ok((Discovery::new(spec, pool), None));
+        return Ok(Cluster { discovery: Discovery::new(spec, pool), candidate: None, reviewer: None });
     }
     let cluster = options.cluster.as_ref().context(
         "no endpoints: name an InferencePool with --pool-name, pods with --endpoint-selector, or a file with \
@@ -44,11 +78,15 @@ pub(super) async fn discovery(
     tracing::info!(pool = %pool.name, namespace = %pool.namespace, ?want, "endpoints come from Kubernetes");
     let candidate =
         options.leader_election.then(|| candidate(options, client.clone(), readiness.gate("leader")));
+    let reviewer = options.listen.metrics.reviewed.then(|| {
+        let reviews = ByCluster(Reviews::new(client.clone()));
+        Arc::new(reviews) as Arc<dyn Reviewer>
+    });
     let mut discovery = KubernetesDiscovery::new(client, pool, want, protocols);
     if let Some(candidate) = candidate.as_ref().filter(|_| !data.followers_know) {
         discovery = discovery.only_while(candidate.leads.subscribe());
     }
-    Ok((Discovery::Kubernetes(discovery), candidate))
+    Ok(Cluster { discovery: Discovery::Kubernetes(discovery), candidate, reviewer })
 }
 
 fn candidate(options: &EppOptions, client: Access, gate: Gate) -> Candidate {
@@ -63,6 +101,23 @@ fn candidate(options: &EppOptions, client: Access, gate: Gate) -> Candidate {
         leads: tokio::sync::watch::Sender::new(false),
         terms: Terms::default(),
     }
+}
+
+/// Who may read the metrics port, and its TLS, whose certificate is followed.
+pub(super) fn protection(
+    options: &MetricsOptions,
+    reviewer: Option<Arc<dyn Reviewer>>,
+    tasks: &Tasks,
+) -> anyhow::Result<Protection> {
+    let Some(directory) = options.cert_dir.clone() else {
+        return Ok(Protection { reviewer, ..Protection::default() });
+    };
+    let tls = Tls::for_pages(directory, options.client_ca.as_deref()).context("--metrics-cert-dir")?;
+    let config = tls.config();
+    tasks.spawn(Stage::Last, "metrics certificate reload", move |stop| async move {
+        stop.run_until_cancelled_owned(tls.reload_every(CERTIFICATE_PERIOD)).await;
+    });
+    Ok(Protection { reviewer, tls: Some(config), certificates: options.client_ca.is_some() })
 }
 
 /// The application protocols that every parser takes which cares; `None` when none does.

@@ -74,7 +74,7 @@ impl App {
 
         let (mut writer, reader) = pool::channel();
         let gate = readiness.gate("pool");
-        let (mut discovery, candidate) =
+        let cluster::Cluster { mut discovery, candidate, reviewer } =
             cluster::discovery(&options, &assembled.data, &assembled.parsers, &readiness).await?;
         discovery.load_once(&mut writer).await?;
         if let Some(candidate) = candidate {
@@ -99,7 +99,9 @@ impl App {
             state: Arc::new(page.with_metrics(parts.requests.clone(), options.prefix_index_bytes)),
         };
         let access = DebugAccess::new(options.listen.admin.address, options.listen.admin.token_file.clone())?;
-        let admin = AdminServer::start(options.listen.socket(options.listen.metrics_port), &access, pages)?;
+        let protection = cluster::protection(&options.listen.metrics, reviewer, &tasks)?;
+        let metrics_socket = options.listen.socket(options.listen.metrics_port);
+        let admin = AdminServer::protected(metrics_socket, &access, pages, protection)?;
 
         spawn_support(&tasks, &options, parts.gauges(), discovery, writer, parts.data)
             .context("the data layer's thread")?;

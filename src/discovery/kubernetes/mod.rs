@@ -8,6 +8,7 @@
 //! | `policy` | kinds that a cluster may not have |
 //! | `reducer` | objects in, [`PoolEvent`]s out: pure |
 //! | `standing` | what is said and counted when the API fails |
+//! | `review` | who may read the metrics |
 //! | `election`, `lease` | who leads: the rules, pure, and a Lease by them |
 //!
 //! The API is needed to learn of changes, never to serve: whatever it does, the last state stays in force.
@@ -20,6 +21,7 @@ mod lease;
 mod pace;
 mod policy;
 mod reducer;
+mod review;
 mod selector;
 mod standing;
 
@@ -27,6 +29,7 @@ pub use election::Terms;
 pub use facts::{MAX_PORTS, Target, usable as usable_ports};
 pub use kind::{OLD_GROUP, POOL_GROUP};
 pub use lease::{Candidate, lease_name};
+pub use review::{Access as Reviewed, Reviews};
 pub use selector::{InvalidSelector, Selector};
 
 use crate::pool::{PoolEvent, PoolSpec, PoolWriter};

@@ -47,6 +47,7 @@ impl KubePicker {
             .arg("--listen-address=127.0.0.1")
             .arg("--secure-serving=false")
             .arg("--drain-timeout=1s")
+            .arg("--metrics-endpoint-auth=false")
             .arg(format!("--grpc-port={grpc_port}"))
             .arg(format!("--grpc-health-port={health_port}"))
             .arg(format!("--metrics-port={metrics_port}"))

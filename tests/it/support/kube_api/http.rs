@@ -219,7 +219,8 @@ fn act(state: &Arc<State>, verb: &str, target: Target, query: Query, body: &Byte
         ("update", Some(name)) => given().map_or_else(bad, |object| update(state, &target, &name, object)),
         ("patch", Some(name)) => given().map_or_else(bad, |patch| {
             let former = state.store.lock().get(&target.place, &name).cloned();
-            let Some(mut object) = former else { return refuse(404, "NotFound", "not found") };
+            let Some(object) = former else { return refuse(404, "NotFound", "not found") };
+            let mut object = Value::clone(&object);
             merge(&mut object, &patch);
             update(state, &Target { sub: None, ..target }, &name, object)
         }),
@@ -311,13 +312,16 @@ fn list(state: &State, place: &Place, query: &Query) -> Response<Body> {
         return refuse(410, "Expired", "the provided continue parameter is too old");
     }
     let mut matching = store.list(place, &after).filter(|(_, object)| query.matches(object));
-    let page: Vec<(String, Value)> =
-        matching.by_ref().take(query.limit).map(|(name, object)| (name.clone(), object.clone())).collect();
+    let page: Vec<(String, std::sync::Arc<Value>)> = matching
+        .by_ref()
+        .take(query.limit)
+        .map(|(name, object)| (name.clone(), std::sync::Arc::clone(object)))
+        .collect();
     let next = match page.last() {
         Some((last, _)) if matching.next().is_some() => format!("{version}/{last}"),
         _ => String::new(),
     };
-    let items: Vec<Value> = page.into_iter().map(|(_, object)| object).collect();
+    let items: Vec<Value> = page.into_iter().map(|(_, object)| Value::clone(&object)).collect();
     let meta = json!({"resourceVersion": version.to_string(), "continue": next});
     reply(200, &json!({"kind": "List", "apiVersion": place.home, "metadata": meta, "items": items}))
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Where objects of one kind are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,15 +19,15 @@ pub struct Place {
 pub struct Change {
     pub version: u64,
     pub place: Place,
-    pub before: Option<Value>,
-    pub after: Option<Value>,
+    pub before: Option<Arc<Value>>,
+    pub after: Option<Arc<Value>>,
 }
 
 /// The objects.
 #[derive(Default)]
 pub struct Store {
     version: u64,
-    objects: BTreeMap<Place, BTreeMap<String, Value>>,
+    objects: BTreeMap<Place, BTreeMap<String, Arc<Value>>>,
     log: Vec<Change>,
     /// Watches from below this version are too old.
     floor: u64,
@@ -49,12 +50,12 @@ impl Store {
         self.log.clear();
     }
 
-    pub fn get(&self, place: &Place, name: &str) -> Option<&Value> {
+    pub fn get(&self, place: &Place, name: &str) -> Option<&Arc<Value>> {
         self.objects.get(place)?.get(name)
     }
 
     /// Objects of a place after `after` in order of their names.
-    pub fn list(&self, place: &Place, after: &str) -> impl Iterator<Item = (&String, &Value)> {
+    pub fn list(&self, place: &Place, after: &str) -> impl Iterator<Item = (&String, &Arc<Value>)> {
         let after = after.to_owned();
         self.objects
             .get(place)
@@ -64,7 +65,7 @@ impl Store {
     }
 
     /// Stores an object as a new version, with what a server adds.
-    pub fn put(&mut self, place: &Place, mut object: Value) -> Value {
+    pub fn put(&mut self, place: &Place, mut object: Value) -> Arc<Value> {
         self.version += 1;
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let before = self.get(place, &name).cloned();
@@ -85,17 +86,19 @@ impl Store {
         if !place.namespace.is_empty() {
             meta.insert("namespace".into(), json!(place.namespace));
         }
-        self.objects.entry(place.clone()).or_default().insert(name, object.clone());
-        let after = Some(object.clone());
+        let object = Arc::new(object);
+        self.objects.entry(place.clone()).or_default().insert(name, Arc::clone(&object));
+        let after = Some(Arc::clone(&object));
         self.log.push(Change { version: self.version, place: place.clone(), before, after });
         object
     }
 
     /// Takes an object away.
-    pub fn remove(&mut self, place: &Place, name: &str) -> Option<Value> {
-        let mut before = self.objects.get_mut(place)?.remove(name)?;
+    pub fn remove(&mut self, place: &Place, name: &str) -> Option<Arc<Value>> {
+        let mut before = Value::clone(&*self.objects.get_mut(place)?.remove(name)?);
         self.version += 1;
         before["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        let before = Arc::new(before);
         let change =
             Change { version: self.version, place: place.clone(), before: Some(before.clone()), after: None };
         self.log.push(change);

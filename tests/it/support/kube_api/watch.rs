@@ -32,19 +32,21 @@ pub fn body(state: &Arc<State>, place: Place, query: Query, mut version: u64) ->
             }
             for change in events {
                 version = change.version;
-                let matches = |object: &Option<Value>| object.as_ref().is_some_and(|o| query.matches(o));
+                let matches = |object: &Option<Arc<Value>>| object.as_ref().is_some_and(|o| query.matches(o));
                 let (kind, object) = match (matches(&change.before), matches(&change.after)) {
                     (false, true) => ("ADDED", change.after),
                     (true, true) => ("MODIFIED", change.after),
                     (true, false) => {
                         // An object that left the selection is shown with the version of its leaving.
-                        let mut gone = change.before.unwrap();
+                        let mut gone = Value::clone(change.before.as_deref().unwrap());
                         gone["metadata"]["resourceVersion"] = json!(change.version.to_string());
-                        ("DELETED", Some(gone))
+                        ("DELETED", Some(Arc::new(gone)))
                     }
                     (false, false) => continue,
                 };
-                if lines.send(line(&json!({"type": kind, "object": object}))).await.is_err() {
+                let object = object.unwrap();
+                let text = format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n");
+                if lines.send(Ok(Frame::data(Bytes::from(text)))).await.is_err() {
                     return;
                 }
             }
