@@ -45,8 +45,8 @@ pub(super) async fn run(shared: Arc<Shared>, state: Arc<EndpointState>) {
 }
 
 enum Poller {
-    Metrics(MetricsPoller),
-    Models(SourcePoller),
+    Metrics(Box<MetricsPoller>),
+    Models(Box<SourcePoller>),
 }
 
 /// The part that is the same for every kind of page.
@@ -95,8 +95,8 @@ impl SourcePoller {
         let pace = shared.options.pace(period);
         let source = Self { shared, state, index, period, reader, page: Vec::new() };
         Some(match plan {
-            None => Poller::Models(source),
-            Some(plan) => Poller::Metrics(MetricsPoller {
+            None => Poller::Models(Box::new(source)),
+            Some(plan) => Poller::Metrics(Box::new(MetricsPoller {
                 source,
                 plan,
                 serving_port,
@@ -105,7 +105,7 @@ impl SourcePoller {
                 outcomes,
                 patience,
                 pace,
-            }),
+            })),
         })
     }
 
