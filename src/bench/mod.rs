@@ -1,7 +1,7 @@
 //! `pointsman bench`: what a picker costs, measured from outside.
 //!
 //! A generator drives any ext_proc picker as Envoy does and reads its CPU time and memory from the kernel. Beside each row
-//! stands the floor: the same workload against [`echo`], a server that does nothing but the protocol. A rate that the
+//! stands the floor: the same workload against `bench echo`, a server that does nothing but the protocol. A rate that the
 //! generator could not have exceeded is not told as the picker's.
 
 mod account;
