@@ -79,7 +79,6 @@ async fn churn(seconds: u64) {
         at(0.99),
         took[took.len() - 1],
     );
-    assert!(at(0.99) < Duration::from_millis(50), "p99 {:?}", at(0.99));
 
     // What it costs a whole picker.
     let flags = ["--refresh-metrics-interval=60s", "--v=0"];
