@@ -36,11 +36,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// An error with its causes; a cause that the text before it already ends with is not said again.
+/// An error with its causes; a cause that the text before it already tells is not said again.
 fn told_once(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
         "" => cause,
-        told if told.ends_with(&cause) => told.to_owned(),
+        told if told.contains(&cause) => told.to_owned(),
         told => format!("{told}: {cause}"),
     })
 }
