@@ -32,12 +32,17 @@ impl Watched {
     pub async fn want(cluster: &Cluster, want: Want) -> Self {
         // What the discovery says is shown when a case fails.
         tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_test_writer().try_init().ok();
+        Self::of(cluster.picker_client().await, want)
+    }
+
+    /// Follows the tests' pool through this client.
+    pub fn of(client: kube::Client, want: Want) -> Self {
         let (writer, pool) = channel();
         let readiness = Readiness::new();
         let gate = readiness.gate("protocol");
         let protocols = ProtocolGate { spoken: Some(vec!["http"]), gate };
         let spec = PoolSpec { name: POOL.into(), namespace: cluster::NAMESPACE.into() };
-        let discovery = KubernetesDiscovery::new(cluster.picker_client().await, spec, want, protocols);
+        let discovery = KubernetesDiscovery::new(client, spec, want, protocols);
         let stop = CancellationToken::new();
         let task = Some(tokio::spawn(discovery.run(writer, stop.clone())));
         Self { pool, readiness, stop, task }
@@ -45,13 +50,23 @@ impl Watched {
 
     /// Waits until what is published satisfies `condition`.
     pub async fn until(&self, what: &str, condition: impl Fn(&PoolSnapshot) -> bool) {
+        self.until_within(support::PATIENCE, what, condition).await;
+    }
+
+    /// The same, with another patience.
+    pub async fn until_within(
+        &self,
+        patience: std::time::Duration,
+        what: &str,
+        condition: impl Fn(&PoolSnapshot) -> bool,
+    ) {
         let mut pool = self.pool.clone();
         let wait = async {
             while !condition(&pool.load()) {
                 assert!(pool.changed().await, "the discovery ended");
             }
         };
-        if tokio::time::timeout(support::PATIENCE, wait).await.is_err() {
+        if tokio::time::timeout(patience, wait).await.is_err() {
             panic!("{what}; in force: {:?}", summary(&self.pool.load()));
         }
     }

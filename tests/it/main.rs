@@ -28,6 +28,7 @@ mod kube_manifests_local;
 mod kube_manifests_run;
 mod kube_picker;
 mod kube_scale;
+mod kube_time;
 mod layering;
 mod monitoring;
 mod secrets;

@@ -89,14 +89,14 @@ impl<F: Facts> Follow<F> {
         let mut version: Option<String> = None;
         let mut listed = false;
         loop {
-            let began = Instant::now();
+            let mut opened: Option<Instant> = None;
             let step = match version.take() {
                 None => self.list().await.map(|found| (found, Duration::ZERO)),
                 Some(mut from) => {
-                    let end = self.watch(&mut from).await;
+                    let end = self.watch(&mut from, &mut opened).await;
                     // What was seen until the end stays seen.
                     version = Some(from.clone());
-                    end.map(|()| (from, pace.ended(began.elapsed())))
+                    end.map(|()| (from, pace.ended(stood(opened))))
                 }
             };
             match step {
@@ -116,8 +116,13 @@ impl<F: Facts> Follow<F> {
                     if !listed && self.tell(Change::Unavailable).await.is_err() {
                         return Ended::Unread;
                     }
-                    pace.stood(began.elapsed());
-                    sleep(pace.failed(fault.wait)).await;
+                    // Waiting for an answer that did not come is no standing.
+                    pace.stood(stood(opened));
+                    sleep(match fault.class {
+                        Class::Expired => pace.expired(),
+                        _ => pace.failed(fault.wait),
+                    })
+                    .await;
                 }
             }
         }
@@ -162,8 +167,9 @@ impl<F: Facts> Follow<F> {
         }
     }
 
-    /// Watches from `version` on, which moves along with what is seen, until the server ends the watch.
-    async fn watch(&self, version: &mut String) -> Result<(), Stop> {
+    /// Watches from `version` on, which moves along with what is seen, until the server ends the watch. `opened` is when it
+    /// stood.
+    async fn watch(&self, version: &mut String, opened: &mut Option<Instant>) -> Result<(), Stop> {
         let fault = |fault| Stop::Fault(Verb::Watch, fault);
         let parameters = WatchParams {
             label_selector: self.labels(),
@@ -174,9 +180,10 @@ impl<F: Facts> Follow<F> {
         };
         let request = self.path().watch(&parameters, version).map_err(kube::Error::BuildRequest);
         let request = request.map_err(|e| fault(e.into()))?;
-        let opened = timeout(ANSWER_WITHIN, self.client.request_events::<Seen<F>>(request)).await;
-        let events = opened.map_err(|_late| fault(Fault::timeout(ANSWER_WITHIN)))?;
+        let answer = timeout(ANSWER_WITHIN, self.client.request_events::<Seen<F>>(request)).await;
+        let events = answer.map_err(|_late| fault(Fault::timeout(ANSWER_WITHIN)))?;
         let mut events = pin!(events.map_err(|e| fault(e.into()))?);
+        *opened = Some(Instant::now());
         self.standing.watching(F::KIND, &self.namespace);
         let silence = Duration::from_secs(WATCH_SECONDS.into()) + WATCH_MARGIN;
         loop {
@@ -205,6 +212,11 @@ impl<F: Facts> Follow<F> {
     async fn tell(&self, change: Change<F>) -> Result<(), Stop> {
         self.sink.send((self.wrap)(change)).await.map_err(|_gone| Stop::Unread)
     }
+}
+
+/// How long a watch stood.
+fn stood(opened: Option<Instant>) -> Duration {
+    opened.map_or(Duration::ZERO, |at| at.elapsed())
 }
 
 fn advance(version: &mut String, seen: &str) {

@@ -15,37 +15,47 @@ pub const STEADY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Pace {
     next: Duration,
+    next_list: Duration,
     rng: fastrand::Rng,
 }
 
 impl Pace {
     /// Begins with the shortest pause.
     pub fn new(seed: u64) -> Self {
-        Self { next: FIRST, rng: fastrand::Rng::with_seed(seed) }
+        Self { next: FIRST, next_list: FIRST, rng: fastrand::Rng::with_seed(seed) }
     }
 
     /// The pause after a failure. `asked` is what the server wants at least. Spread over a fifth either way, so that
     /// pickers that lost the server together do not come back together.
     pub fn failed(&mut self, asked: Option<Duration>) -> Duration {
-        let spread = self.next.mul_f64(0.8 + 0.4 * self.rng.f64());
-        self.next = (self.next * 2).min(LONGEST);
-        spread.max(asked.unwrap_or_default().min(LONGEST_ASKED))
+        let pause = Self::grow(&mut self.next, &mut self.rng);
+        pause.max(asked.unwrap_or_default().min(LONGEST_ASKED))
+    }
+
+    /// The pause before everything is listed anew, because what was known is too old. It grows apart from failures: after
+    /// a long one the server is back and the list is what is missing, yet a server that refuses every watch is not listed
+    /// in a tight loop.
+    pub fn expired(&mut self) -> Duration {
+        Self::grow(&mut self.next_list, &mut self.rng)
+    }
+
+    fn grow(next: &mut Duration, rng: &mut fastrand::Rng) -> Duration {
+        let pause = next.mul_f64(0.8 + 0.4 * rng.f64());
+        *next = (*next * 2).min(LONGEST);
+        pause
     }
 
     /// The pause after a watch that ended without an error after `open`: none after a good one; a server that ends
     /// watches at once is not asked in a tight loop either.
     pub fn ended(&mut self, open: Duration) -> Duration {
-        if open >= STEADY {
-            self.next = FIRST;
-            return Duration::ZERO;
-        }
-        self.failed(None)
+        self.stood(open);
+        if open >= STEADY { Duration::ZERO } else { self.failed(None) }
     }
 
     /// Forgets former failures if a watch that failed had stood for `open` before.
     pub fn stood(&mut self, open: Duration) {
         if open >= STEADY {
-            self.next = FIRST;
+            (self.next, self.next_list) = (FIRST, FIRST);
         }
     }
 }
@@ -66,6 +76,19 @@ mod tests {
         pace.stood(STEADY);
         assert!(pace.failed(None) < Duration::from_millis(301));
         assert_eq!(pace.ended(STEADY), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_list_that_is_needed_after_a_long_failure_comes_soon_but_not_again_and_again() {
+        let mut pace = Pace::new(2);
+        for _ in 0..20 {
+            pace.failed(None);
+        }
+        assert!(pace.expired() < Duration::from_millis(301));
+        let next: Duration = (0..12).map(|_| pace.expired()).sum();
+        assert!(next > Duration::from_secs(120), "{next:?}");
+        pace.stood(STEADY);
+        assert!(pace.expired() < Duration::from_millis(301));
     }
 
     proptest! {

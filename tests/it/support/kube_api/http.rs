@@ -6,7 +6,6 @@ use ::http::{Method, Request, Response};
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -97,7 +96,10 @@ fn refuse(code: u16, reason: &str, message: &str) -> Response<Body> {
 }
 
 /// Answers one request.
-pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Body> {
+pub async fn answer<B>(state: &Arc<State>, request: Request<B>) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes>,
+{
     let bearer = request.headers().get("authorization").and_then(|v| v.to_str().ok()).unwrap_or_default();
     let token = bearer.strip_prefix("Bearer ").unwrap_or_default().to_owned();
     let path = request.uri().path().to_owned();
@@ -329,7 +331,8 @@ fn list(state: &State, place: &Place, query: &Query) -> Response<Body> {
 fn start_watch(state: &Arc<State>, place: Place, query: Query) -> Response<Body> {
     let version = query.version.as_deref().and_then(|v| v.parse().ok());
     let version = version.unwrap_or_else(|| state.store.lock().version());
-    if version < state.store.lock().floor() && state.faults.lock().gone_by_status {
+    let faults = state.faults.lock().clone();
+    if faults.always_gone || version < state.store.lock().floor() && faults.gone_by_status {
         return refuse(410, "Expired", "too old resource version");
     }
     let body = watch::body(state, place, query, version);

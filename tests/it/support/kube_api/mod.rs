@@ -1,10 +1,12 @@
 //! A small Kubernetes API server: enough of lists, watches, discovery, RBAC and writes for a picker and its tests, with
 //! faults on demand. It is no reference of how the API behaves; the list of cases runs against a real one as well.
 
+mod direct;
 mod http;
 mod store;
 mod watch;
 
+pub use direct::{Asked, Direct};
 pub use store::{Place, Store};
 
 use ::http::Request;
@@ -39,6 +41,8 @@ pub struct Faults {
     pub retry_after: u32,
     /// A watch from a version that is too old is refused by status 410 rather than by an event.
     pub gone_by_status: bool,
+    /// Every watch is refused as too old.
+    pub always_gone: bool,
     /// Every list and watch is answered by this status.
     pub status: Option<u16>,
 }
@@ -91,16 +95,7 @@ impl FakeApi {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State {
-            store: Mutex::new(Store::default()),
-            changed: tokio::sync::watch::channel(0).0,
-            faults: Mutex::default(),
-            roles: Mutex::default(),
-            users: Mutex::default(),
-            counts: Mutex::default(),
-            served: Mutex::new(everything()),
-            bookmarks: Mutex::new(Duration::from_millis(500)),
-        });
+        let state = Arc::new(State::new());
         let mut task = JoinSet::new();
         let shared = Arc::clone(&state);
         task.spawn(async move {
@@ -142,6 +137,20 @@ impl FakeApi {
 }
 
 impl State {
+    /// Nothing is stored, every kind is served, and only the administrator may do anything.
+    fn new() -> Self {
+        Self {
+            store: Mutex::new(Store::default()),
+            changed: tokio::sync::watch::channel(0).0,
+            faults: Mutex::default(),
+            roles: Mutex::default(),
+            users: Mutex::default(),
+            counts: Mutex::default(),
+            served: Mutex::new(everything()),
+            bookmarks: Mutex::new(Duration::from_millis(500)),
+        }
+    }
+
     /// Wakes the watches.
     pub fn tell(&self) {
         let version = self.store.lock().version();
