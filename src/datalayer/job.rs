@@ -104,7 +104,8 @@ pub(super) fn compile(bindings: &[SourceBinding], options: &Options) -> Result<V
             let source = &binding.name;
             tracing::warn!(%source, "data source has no extractor: its pages are not fetched");
         }
-        for extractor in &binding.extractors {
+        // Topology is read from labels, whatever source it is bound to.
+        for extractor in binding.extractors.iter().filter(|e| **e != ExtractorSpec::Topology) {
             let work = work(binding, extractor, options)?;
             let twice = jobs.iter().find(|j| j.work.extractor_type() == work.extractor_type());
             if let Some(first) = twice {
@@ -130,12 +131,12 @@ fn work(
             Ok(Work::Metrics(CorePlan::new(engine_label.clone(), default_engine, engines, &options.scalars)?))
         }
         (SourceSpec::Models(_), ExtractorSpec::Models) => Ok(Work::Models),
-        (SourceSpec::Models(_), ExtractorSpec::CoreMetrics { .. }) => Err(DataLayerError::Mismatch {
+        (SourceSpec::Models(_), _) => Err(DataLayerError::Mismatch {
             source_name: Arc::clone(&binding.name),
             extractor: "core-metrics-extractor",
             wanted: metrics::NAME,
         }),
-        (SourceSpec::Metrics(_), ExtractorSpec::Models) => Err(DataLayerError::Mismatch {
+        (SourceSpec::Metrics(_), _) => Err(DataLayerError::Mismatch {
             source_name: Arc::clone(&binding.name),
             extractor: "models-data-extractor",
             wanted: models::NAME,

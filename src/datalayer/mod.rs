@@ -45,6 +45,7 @@ pub const TABLES: &[&[PluginType]] = &[
     source::models::TABLE,
     extractor::core_metrics::TABLE,
     extractor::models::TABLE,
+    extractor::topology::TABLE,
 ];
 
 /// A source and what reads its pages.

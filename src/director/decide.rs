@@ -6,7 +6,7 @@ use super::route::ProfileTargets;
 use super::{
     BodyView, Envelope, Options, Plan, Route, RouteError, Router, Services, SubsetHint, UnknownModel,
 };
-use crate::endpoint::{Endpoint, Reservation, ReservationRole};
+use crate::endpoint::{Endpoint, HostPort, Reservation, ReservationRole};
 use crate::plugin::{
     AdmissionView, Departure, HeaderEdits, ResponseReader, ScheduleError, SchedulingOutcome,
 };
@@ -233,7 +233,8 @@ impl Director {
             outcome.primary.iter().map(|p| Arc::clone(candidates.endpoint(p))).collect();
         let others = spare.iter().filter(|s| chosen.iter().all(|c| c.slot != s.slot)).cloned();
         chosen.extend(others.collect::<Vec<_>>());
-        let destination = destinations(&chosen);
+        let port = plan.scheduler.destination_port();
+        let destination = destinations(&chosen, port);
         let (reservations, targets) = reserve(&plan, &request, candidates, outcome);
         let series = self.services.requests.series(
             request.model(),
@@ -254,6 +255,7 @@ impl Director {
             services: Arc::clone(&self.services),
             plan,
             destination,
+            port,
             primary,
             fallbacks: chosen.collect(),
             targets,
@@ -305,11 +307,15 @@ impl Router for Director {
     }
 }
 
-/// The destination header: addresses in order of preference, separated by commas.
-fn destinations(chosen: &[Arc<Endpoint>]) -> Arc<str> {
-    match chosen {
-        [one] => Arc::clone(&one.destination),
-        many => many.iter().map(|e| &*e.destination).collect::<Vec<_>>().join(",").into(),
+/// The destination header: addresses in order of preference, separated by commas; at `port` when there is one.
+fn destinations(chosen: &[Arc<Endpoint>], port: Option<u16>) -> Arc<str> {
+    match (chosen, port) {
+        ([one], None) => Arc::clone(&one.destination),
+        (many, None) => many.iter().map(|e| &*e.destination).collect::<Vec<_>>().join(",").into(),
+        (many, Some(port)) => {
+            let at_port = |e: &Arc<Endpoint>| HostPort { host: e.address.host.clone(), port }.to_string();
+            many.iter().map(at_port).collect::<Vec<_>>().join(",").into()
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Plan, RoutedRequest, Services};
 use crate::clock::Moment;
-use crate::endpoint::{Endpoint, Reservation};
+use crate::endpoint::{Endpoint, HostPort, Reservation};
 use crate::plugin::{HeaderEdits, ResponseView};
 use crate::request::{Api, Ending, Headers, InferenceRequest, Usage};
 use crate::telemetry::traces::RequestSpan;
@@ -23,6 +23,8 @@ pub struct Route {
     pub(super) plan: Arc<Plan>,
     pub(super) request: Arc<InferenceRequest>,
     pub(super) destination: Arc<str>,
+    /// Port of the destination in place of the endpoints' own ones.
+    pub(super) port: Option<u16>,
     pub(super) primary: Arc<Endpoint>,
     pub(super) fallbacks: Vec<Arc<Endpoint>>,
     /// The primary profile's included.
@@ -64,12 +66,20 @@ impl Route {
         self.reservations.first().map_or(&self.primary, Reservation::endpoint)
     }
 
+    /// Whether requests for `endpoint` are sent to `destination`.
+    fn is_at(&self, endpoint: &Endpoint, destination: &str) -> bool {
+        match self.port {
+            None => *endpoint.destination == *destination,
+            Some(port) => destination.parse() == Ok(HostPort { host: endpoint.address.host.clone(), port }),
+        }
+    }
+
     /// The proxy says which endpoint really serves: the reservation moves there, and the targets before it have failed.
     fn serve(&mut self, destination: &str) {
-        if *self.primary.destination == *destination {
+        if self.is_at(&self.primary, destination) {
             return;
         }
-        let fallback = self.fallbacks.iter().find(|e| *e.destination == *destination).cloned();
+        let fallback = self.fallbacks.iter().find(|e| self.is_at(e, destination)).cloned();
         let served = fallback.or_else(|| self.services.pool.peek().endpoint_at(destination).cloned());
         let Some(served) = served else {
             tracing::warn!(destination, planned = %self.primary.destination, "the proxy reports a served endpoint that is not in the pool");

@@ -290,3 +290,31 @@ fn a_rewritten_model_replaces_its_token_and_is_restored_in_the_answer() {
     let same = bench.ask(SubsetHint::Absent).unwrap();
     assert_eq!((same.model_rewrite(), same.restore_model()), (None, None));
 }
+
+#[test]
+fn ranks_behind_one_port_are_reached_at_that_port() {
+    let bench = bench_with(2, options());
+    let (state, clock) = (StateStore::default(), Clock::manual());
+    let mut plan = plan(2, false, &state, &clock);
+    let roles =
+        build("data-parallel-profile-handler", serde_json::json!({"primaryPort": 9000}), &state, &clock);
+    let picker = build("max-score-picker", serde_json::json!({"maxNumOfEndpoints": 2}), &state, &clock);
+    let profile = Profile {
+        name: "default".into(),
+        filters: Vec::new(),
+        scorers: Vec::new(),
+        picker: picker.picker.unwrap(),
+    };
+    plan.scheduler = Scheduler::new(vec![profile], roles.profile_handler.unwrap()).unwrap();
+    plan.pre_request = vec![("data-parallel-profile-handler".into(), roles.pre_request.unwrap())];
+    bench.director.swap_plan(plan);
+    let mut route = bench.ask(SubsetHint::Absent).unwrap();
+    assert_eq!(route.destination(), "10.0.0.1:9000,10.0.0.1:9000");
+    let rank = Arc::clone(route.serving());
+    assert_eq!(
+        route.edits().set[0],
+        ("x-data-parallel-host-port".into(), rank.destination.to_string().into())
+    );
+    route.on_response_headers(Some(200), Some("10.0.0.1:9000"), &Headers::default());
+    assert!(Arc::ptr_eq(route.serving(), &rank), "the report names the port, not another endpoint");
+}

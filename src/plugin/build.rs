@@ -93,6 +93,8 @@ pub struct AttributeTable {
     pub offers: Vec<(&'static str, Arc<str>)>,
     /// Names of configured metrics, in order of their [`ScalarId`].
     pub scalars: Vec<String>,
+    /// Who reads which configured metric that some engine must define.
+    pub scalar_readers: Vec<(Arc<str>, ScalarId)>,
     /// Columns that the plan reads.
     pub columns: Columns,
     /// Instances that are worse off where response bodies are not seen, and how.
@@ -188,6 +190,12 @@ impl BuildContext<'_> {
             optional: true,
         });
         self.table.id(kind, producer)
+    }
+    /// Declares that this instance reads the configured metric `name`, which some engine must define.
+    pub fn reads_scalar(&mut self, name: &str) -> ScalarId {
+        let id = self.table.scalar(name);
+        self.table.scalar_readers.push((Arc::clone(self.name), id));
+        id
     }
     /// Declares that this instance reads these columns of the candidates.
     pub fn reads(&mut self, columns: Columns) {

@@ -47,6 +47,8 @@ pub enum ExtractorSpec {
     },
     /// `models-data-extractor`
     Models,
+    /// `topology-extractor`: reads labels and no page.
+    Topology,
 }
 
 /// Which metrics of an engine mean what. Each is a spec of the form `name` or `name{label=value,…}`; `None` is off.
@@ -132,4 +134,24 @@ impl TokenCosts {
     pub fn uncached(&self, p: Position) -> Option<u32> {
         self.uncached.get(p.index()).copied()
     }
+}
+
+/// Attribute: the labels that say where an endpoint stands, from the widest to the tightest place last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopologyLabels {
+    /// Label of the region.
+    pub region: String,
+    /// Label of the zone.
+    pub zone: String,
+    /// Label of the rack.
+    pub rack: String,
+    /// Label of the host.
+    pub host: String,
+}
+
+impl TopologyLabels {
+    /// Kind of the attribute in configurations.
+    pub const KIND: &str = "Topology";
+    /// Type of the extractor that is built when none is configured.
+    pub const PRODUCER: &str = "topology-extractor";
 }

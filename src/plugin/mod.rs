@@ -15,7 +15,10 @@ mod timed;
 pub use build::{
     AttributeNeed, AttributeTable, BuildContext, BuildError, PluginType, Registry, ResponseReader, Stability,
 };
-pub use data::{DiscoverySpec, EngineSpec, ExtractorSpec, HttpSource, PrefixMatches, SourceSpec, TokenCosts};
+pub use data::{
+    DiscoverySpec, EngineSpec, ExtractorSpec, HttpSource, PrefixMatches, SourceSpec, TokenCosts,
+    TopologyLabels,
+};
 pub use request_control::{
     AdmissionView, CostModel, DataProducer, Departure, HeaderEdits, PreRequest, ProduceError, ResponseHook,
     ResponseView, SaturationDetector, Verdict,

@@ -250,4 +250,8 @@ pub trait ProfileHandler: Send + Sync {
     fn next(&self, request: &InferenceRequest, configured: &[Arc<str>], done: &ProfileRuns) -> Vec<Arc<str>>;
     /// Name of the primary profile among those that ran.
     fn primary(&self, request: &InferenceRequest, done: &ProfileRuns) -> Result<Arc<str>, ScheduleError>;
+    /// Port that requests go to in place of the chosen endpoints' own ones, when there is one.
+    fn destination_port(&self) -> Option<u16> {
+        None
+    }
 }

@@ -4,6 +4,7 @@
 //! plugin types; a plugin that is not listed does not compile, because nothing else uses its `TYPE`.
 
 mod filter;
+mod metric;
 mod picker;
 mod profile;
 mod profile_handler;
@@ -11,6 +12,7 @@ mod scorer;
 mod session;
 #[cfg(test)]
 pub(crate) mod testing;
+mod topology;
 
 pub use profile::Profile;
 
@@ -50,6 +52,11 @@ impl Scheduler {
     /// The profiles in order of the configuration.
     pub fn profiles(&self) -> &[Profile] {
         &self.profiles
+    }
+
+    /// Port that requests go to in place of the chosen endpoints' own ones, when the handler has one.
+    pub fn destination_port(&self) -> Option<u16> {
+        self.handler.destination_port()
     }
 
     /// Runs the profiles that the handler names until it names none, each at most once. A profile that leaves no

@@ -26,6 +26,7 @@ pub(crate) struct Row {
     pub cache: Option<CacheGeometry>,
     pub in_flight: u32,
     pub tokens: u32,
+    pub scalars: Vec<f64>,
 }
 
 impl Default for Row {
@@ -40,6 +41,7 @@ impl Default for Row {
             cache: None,
             in_flight: 0,
             tokens: 0,
+            scalars: Vec::new(),
         }
     }
 }
@@ -70,7 +72,7 @@ pub(crate) fn snapshot(rows: &[Row]) -> (Arc<PoolSnapshot>, Moment) {
             kv_usage: row.kv,
             cache: row.cache,
             lora: row.lora.clone().map(Arc::new),
-            scalars: Arc::from([]),
+            scalars: row.scalars.clone().into(),
         });
     }
     (snapshot, now)

@@ -132,8 +132,9 @@ mod every_scorer {
         let number = || prop::option::of(prop_oneof![0_u32..20, any::<u32>()]);
         let usage = prop::option::of(prop_oneof![0.0..1.0_f64, any::<f64>()]);
         let lora = prop::option::of((0_u32..4, 0_usize..4, any::<bool>()));
-        let row = (reading, number(), number(), usage, lora, 0_u32..20, any::<u32>());
-        let row = row.prop_map(|(reading, waiting, running, kv, lora, in_flight, tokens)| Row {
+        let row = (reading, number(), number(), usage, lora, 0_u32..20, any::<u32>(), any::<f64>());
+        let row = row.prop_map(|(reading, waiting, running, kv, lora, in_flight, tokens, scalar)| Row {
+            scalars: vec![scalar],
             reading,
             waiting,
             running,
@@ -150,6 +151,17 @@ mod every_scorer {
         prop::collection::vec(row, 1..12)
     }
 
+    /// Parameters of the scorers that cannot do without.
+    fn least(name: &str) -> serde_json::Value {
+        match name {
+            "endpoint-attribute-scorer" => {
+                json!({"attributeKey": "a", "algorithm": {"type": "linear_lower_is_better"}})
+            }
+            "header-label-affinity-scorer" => json!({"headerName": "x-session-token", "labelKey": "l"}),
+            _ => json!({}),
+        }
+    }
+
     proptest! {
         #[test]
         fn stays_between_0_and_1(
@@ -163,9 +175,9 @@ mod every_scorer {
             request.target_model = "m".into();
             for row in super::super::scorer::TABLE {
                 let mut table = AttributeTable::default();
-                let roles = build_in(row, json!({}), &StateStore::default(), &Clock::manual(), &mut table).unwrap();
+                let roles = build_in(row, least(row.name), &StateStore::default(), &Clock::manual(), &mut table).unwrap();
                 // The one attribute that a scorer reads has place 0 in a table of its own.
-                if row.name == "prefix-cache-scorer" {
+                if ["prefix-cache-scorer", "no-hit-lru-scorer"].contains(&row.name) {
                     let matched_blocks = matched.clone();
                     let found = PrefixMatches { total_blocks, block_tokens: 64, matched_blocks, chains: Arc::default() };
                     candidates.attributes.set(AttributeId::new(0), found);

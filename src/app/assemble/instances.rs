@@ -2,9 +2,10 @@
 
 use super::Inputs;
 use crate::config::{Findings, Place, PluginSpec, Reference, hint};
+use crate::datalayer::SourceBinding;
 use crate::plugin::{
-    AttributeNeed, AttributeTable, BuildContext, BuildError, DataProducer, PreRequest, ResponseHook, Roles,
-    Stability, timed,
+    AttributeNeed, AttributeTable, BuildContext, BuildError, DataProducer, ExtractorSpec, PreRequest,
+    ResponseHook, Roles, Stability, timed,
 };
 use std::sync::Arc;
 
@@ -226,6 +227,30 @@ impl<'a> Workshop<'a> {
         let before = self.instances.iter().filter_map(|i| Some((named(i), i.roles.pre_request.clone()?)));
         let after = self.instances.iter().filter_map(|i| Some((named(i), i.roles.response.clone()?)));
         (before.collect(), after.collect())
+    }
+
+    /// Tells the plugins that read a metric which no engine of the listed extractors defines.
+    pub fn check_scalars(&mut self, sources: &[SourceBinding]) {
+        let mut defined: Vec<&str> = Vec::new();
+        for extractor in sources.iter().flat_map(|source| &source.extractors) {
+            if let ExtractorSpec::CoreMetrics { engines, .. } = extractor {
+                defined.extend(engines.iter().flat_map(|e| &e.custom).map(|(name, _)| name.as_str()));
+            }
+        }
+        for (reader, id) in &self.table.scalar_readers {
+            let Some(wanted) = self.table.scalars.get(usize::from(id.0)) else { continue };
+            if defined.contains(&wanted.as_str()) {
+                continue;
+            }
+            let told = format!(
+                "plugin '{reader}' reads the metric '{wanted}', which no engine defines; add it to the `customMetrics` of \
+                 an engine of core-metrics-extractor{}",
+                hint(wanted, defined.iter().copied())
+            );
+            let instance = self.instances.iter().find(|i| i.name == *reader);
+            let (place, path) = instance.map_or((None, String::new()), |i| (i.place, i.path.clone()));
+            self.findings.problem(place, path, told);
+        }
     }
 
     /// Tells the instances that are written but that nothing uses.

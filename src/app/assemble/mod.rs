@@ -90,6 +90,7 @@ pub fn assemble(loaded: &Loaded, inputs: &Inputs<'_>) -> Result<Assembled, Confi
     workshop.add_producers();
     let producers = workshop.producers_in_order();
     workshop.tell_unused();
+    workshop.check_scalars(&sources);
     let (pre_request, response) = workshop.hooks();
     let (findings, table) = workshop.into_parts();
     let notices = findings.finish(&loaded.origin)?;

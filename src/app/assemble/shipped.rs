@@ -67,6 +67,16 @@ fn every_plugin_type_has_an_example() {
 }
 
 #[test]
+fn a_metric_that_no_engine_defines_is_told_with_the_nearest_one() {
+    let mut loaded =
+        documents("examples").into_iter().find(|l| l.origin.ends_with("attributes.yaml")).unwrap();
+    loaded.text = loaded.text.replace("attribute: preemptions", "attribute: preemption");
+    let told = build(&loaded).unwrap_err().to_string();
+    assert!(told.contains("reads the metric 'preemption', which no engine defines"), "{told}");
+    assert!(told.contains("did you mean `preemptions`?"), "{told}");
+}
+
+#[test]
 fn what_later_releases_bring_is_not_here_yet() {
     let registry = registry().unwrap();
     let stale: Vec<_> = crate::config::LATER.iter().filter(|name| registry.get(name).is_some()).collect();

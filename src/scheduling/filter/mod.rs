@@ -3,11 +3,16 @@
 mod by_label;
 mod decode;
 mod encode;
+mod endpoint_attribute;
+mod header_based_testing;
 mod label_selector;
 mod prefill;
+mod prefix_cache_affinity;
 mod session_affinity;
 #[cfg(test)]
 mod testing;
+mod topology_affinity;
+mod utilization;
 
 use crate::plugin::PluginType;
 
@@ -16,8 +21,13 @@ pub(super) const TABLE: &[PluginType] = &[
     by_label::TYPE,
     decode::TYPE,
     encode::TYPE,
+    endpoint_attribute::TYPE,
+    header_based_testing::TYPE,
     label_selector::TYPE,
     label_selector::OLDER,
     prefill::TYPE,
+    prefix_cache_affinity::TYPE,
     session_affinity::TYPE,
+    topology_affinity::TYPE,
+    utilization::TYPE,
 ];
