@@ -3,6 +3,7 @@
 //! Everything here is synchronous and pure over its inputs. One plugin is one file, and each folder's `TABLE` lists its
 //! plugin types; a plugin that is not listed does not compile, because nothing else uses its `TYPE`.
 
+mod cel;
 mod filter;
 mod metric;
 mod picker;

@@ -285,6 +285,8 @@ families! {
         "Control headers that clients sent and that were taken out because they are not trusted.";
     UNKNOWN_MODEL = "pointsman_unknown_model_requests_total", C, "requests", [],
         "Requests for a model that no endpoint lists.";
+    EXPRESSION_FAULTS = "pointsman_expression_faults_total", C, "answers", ["plugin_name", "fault"],
+        "Endpoints for which a CEL expression had no answer; nothing is taken out of service for it.";
     STREAMS_OPEN = "pointsman_streams_open", G, "streams", [],
         "Open ext_proc streams.";
     DRAINING = "pointsman_draining", G, "1", [],

@@ -1,6 +1,7 @@
 //! Filters: which endpoints may serve a request at all.
 
 mod by_label;
+mod cel;
 mod decode;
 mod encode;
 mod endpoint_attribute;
@@ -19,6 +20,7 @@ use crate::plugin::PluginType;
 /// The filters of this release.
 pub(super) const TABLE: &[PluginType] = &[
     by_label::TYPE,
+    cel::TYPE,
     decode::TYPE,
     encode::TYPE,
     endpoint_attribute::TYPE,

@@ -1,6 +1,7 @@
 //! Scorers: how good each endpoint is for a request, from 0 to 1.
 
 mod active_request;
+mod cel;
 mod context_length_aware;
 mod endpoint_attribute;
 mod header_label_affinity;
@@ -24,6 +25,7 @@ pub(super) const TABLE: &[PluginType] = &[
     context_length_aware::TYPE,
     endpoint_attribute::TYPE,
     header_label_affinity::TYPE,
+    cel::TYPE,
     kv_cache_utilization::TYPE,
     load_aware::TYPE,
     lora_affinity::TYPE,
