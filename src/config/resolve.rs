@@ -221,7 +221,6 @@ fn unknown_type(plugin_type: &str, registry: &Registry) -> String {
 
 /// Types of the reference that this release does not have.
 pub const LATER: &[&str] = &[
-    "agent-identity",
     "always-disagg-multimodal-decider",
     "always-disagg-pd-decider",
     "concurrency-detector",
@@ -237,8 +236,6 @@ pub const LATER: &[&str] = &[
     "k8s-notification-source",
     "latency-scorer",
     "latency-slo-admitter",
-    "mm-embeddings-cache-producer",
-    "mm-embeddings-cache-scorer",
     "pd-profile-handler",
     "precise-prefix-cache-producer",
     "precise-prefix-cache-scorer",
@@ -246,11 +243,9 @@ pub const LATER: &[&str] = &[
     "prefill-header-handler",
     "prefix-based-pd-decider",
     "priority-holdback-policy",
-    "probabilistic-admitter",
     "program-aware-fairness",
     "request-attribute-reporter",
     "round-robin-fairness-policy",
-    "session-id-producer",
     "slo-deadline-ordering-policy",
     "slo-headroom-tier-filter",
     "soft-reflective-ceiling-policy",

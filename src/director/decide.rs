@@ -65,10 +65,11 @@ impl Director {
         let has_body = !matches!(envelope.body, BodyView::Absent);
         self.services.requests.attempt();
         let mut span = self.services.tracing.start_request(&envelope.headers);
-        let identified = identify(envelope, &pool, self.options.trusted, &mut rng).inspect_err(|e| {
-            span.failed(e.code());
-            self.services.requests.refused("", "", DEFAULT_FAIRNESS_ID, 0, e.code());
-        })?;
+        let identified = identify(envelope, &pool, &plan.fairness, self.options.trusted, &mut rng)
+            .inspect_err(|e| {
+                span.failed(e.code());
+                self.services.requests.refused("", "", DEFAULT_FAIRNESS_ID, 0, e.code());
+            })?;
         let mut orchestration = span.orchestration();
         orchestration.decided(&identified.request.target_model, identified.request.priority);
         let chosen = self.choose(&plan, pool, &subset, &identified.request, &mut rng).inspect_err(|e| {
@@ -90,7 +91,7 @@ impl Director {
         request: &InferenceRequest,
         rng: &mut fastrand::Rng,
     ) -> Result<Choice, RouteError> {
-        self.admit(plan, &pool, request)?;
+        self.admit(plan, &pool, request, rng)?;
         let now = self.services.clock.now();
         let sets = gather(&pool, subset, &self.services.health, now)
             .inspect_err(|_e| self.services.requests.considered(0, 0, 0, DecisionResult::NoPods))?;
@@ -156,14 +157,24 @@ impl Director {
         self.services.requests.refused(model, target, &request.fairness_id, request.priority, error.code());
     }
 
-    /// Refuses sheddable requests while the pool is saturated.
-    fn admit(&self, plan: &Plan, pool: &PoolSnapshot, request: &InferenceRequest) -> Result<(), RouteError> {
-        if request.priority >= 0 {
+    /// Refuses sheddable requests while the pool is saturated, and what an admitter declines.
+    fn admit(
+        &self,
+        plan: &Plan,
+        pool: &PoolSnapshot,
+        request: &InferenceRequest,
+        rng: &mut fastrand::Rng,
+    ) -> Result<(), RouteError> {
+        if request.priority >= 0 && plan.admitters.is_empty() {
             return Ok(());
         }
         let now = self.services.clock.now();
         let view = AdmissionView { pool, now, poll_allowance: self.options.poll_allowance };
-        if plan.saturation.saturation(&view).saturation >= 1.0 { Err(RouteError::Shed) } else { Ok(()) }
+        if request.priority < 0 && plan.saturation.saturation(&view).saturation >= 1.0 {
+            return Err(RouteError::Shed);
+        }
+        let declines = plan.admitters.iter().find(|(_, a)| !a.admits(request, &view, rng.f64()));
+        declines.map_or(Ok(()), |(name, _)| Err(RouteError::Declined { admitter: Arc::clone(name) }))
     }
 
     fn check_model(

@@ -2,6 +2,7 @@
 
 use crate::plugin::ScheduleError;
 use crate::request::ParseError;
+use std::sync::Arc;
 
 /// What a refusal means to the client. Only the edge turns a class into a status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,6 +80,14 @@ pub enum RouteError {
         "system saturated, sheddable request dropped: retry later, or with an objective of priority 0 or more"
     )]
     Shed,
+    /// An admitter declined it.
+    #[error(
+        "request declined by `{admitter}`, the pool is loaded: retry later, or with an objective of higher priority"
+    )]
+    Declined {
+        /// Instance name of the admitter.
+        admitter: Arc<str>,
+    },
     /// Scheduling found nothing.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
@@ -98,7 +107,9 @@ impl RouteError {
             Self::ModelNotServed(_) => ErrorClass::NotFound,
             Self::BodyTooLarge { .. } => ErrorClass::TooLarge,
             Self::BodyIdle { .. } => ErrorClass::Timeout,
-            Self::Shed | Self::Schedule(ScheduleError::Filtered { .. }) => ErrorClass::Saturated,
+            Self::Shed | Self::Declined { .. } | Self::Schedule(ScheduleError::Filtered { .. }) => {
+                ErrorClass::Saturated
+            }
             Self::BufferFull { .. }
             | Self::NoEndpoints { .. }
             | Self::SubsetEmpty { .. }
@@ -111,9 +122,10 @@ impl RouteError {
     /// Value of the header that tells why a request was dropped, where one applies.
     pub fn dropped_reason(&self) -> Option<&'static str> {
         match self {
-            Self::Shed | Self::Schedule(ScheduleError::Filtered { .. }) | Self::BufferFull { .. } => {
-                Some("rejected-saturated")
-            }
+            Self::Shed
+            | Self::Declined { .. }
+            | Self::Schedule(ScheduleError::Filtered { .. })
+            | Self::BufferFull { .. } => Some("rejected-saturated"),
             Self::NoEndpoints { .. } | Self::SubsetEmpty { .. } => Some("rejected-no-endpoints"),
             Self::Draining => Some("rejected-shutting-down"),
             _ => None,

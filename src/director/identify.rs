@@ -1,6 +1,7 @@
 //! From what the proxy showed to a request with an identity: id, target model, priority, fairness.
 
 use super::{BodyView, Envelope, RouteError};
+use crate::plugin::FairnessSource;
 use crate::pool::{PoolSnapshot, RewriteRule};
 use crate::request::{Api, InferenceRequest, Parsed, TrustedHeaders, names};
 use std::sync::Arc;
@@ -9,6 +10,9 @@ use std::sync::Arc;
 pub const DEFAULT_FAIRNESS_ID: &str = "default-flow";
 /// Longest request id, model name or fairness id taken from a client; longer ones are cut at a character border.
 const MAX_IDENTITY_BYTES: usize = 512;
+
+/// A plugin that says whose share of the pool a request uses.
+type FairnessPlugin = (Arc<str>, Arc<dyn FairnessSource>);
 
 /// A request with its identity.
 #[derive(Debug)]
@@ -38,6 +42,7 @@ fn model_in_json(api: Api) -> bool {
 pub(super) fn identify(
     envelope: Envelope,
     pool: &PoolSnapshot,
+    fairness: &[FairnessPlugin],
     trusted: TrustedHeaders,
     rng: &mut fastrand::Rng,
 ) -> Result<Identified, RouteError> {
@@ -60,7 +65,9 @@ pub(super) fn identify(
         None => (Arc::from(new_id(rng)), true),
     };
     let priority = priority(&parsed, &headers, pool, trusted);
-    let fairness_id = Arc::from(headers.first_of(&names::FAIRNESS).map_or(DEFAULT_FAIRNESS_ID, bounded));
+    let from_plugins = || fairness.iter().find_map(|(_, source)| source.fairness_id(&headers));
+    let named = headers.first_of(&names::FAIRNESS).or_else(from_plugins);
+    let fairness_id = Arc::from(named.map_or(DEFAULT_FAIRNESS_ID, bounded));
     let request =
         InferenceRequest { id, received, headers, parsed, target_model, priority, fairness_id, body_bytes };
     Ok(Identified { request, rewritten_by, id_is_new })
@@ -167,7 +174,7 @@ mod tests {
         pool: &PoolSnapshot,
         trusted: TrustedHeaders,
     ) -> Result<Identified, RouteError> {
-        identify(envelope, pool, trusted, &mut fastrand::Rng::with_seed(1))
+        identify(envelope, pool, &[], trusted, &mut fastrand::Rng::with_seed(1))
     }
 
     fn pool() -> PoolSnapshot {
@@ -254,6 +261,28 @@ mod tests {
         assert_eq!((&*given.request.id, given.id_is_new), ("r-1", false));
         let made = run(envelope(BodyView::Absent, &[]), &unknown, TrustedHeaders::default()).unwrap();
         assert!(made.id_is_new && made.request.id.len() == 36);
+    }
+
+    #[test]
+    fn a_plugin_names_the_fairness_id_where_no_header_does() {
+        struct FromSession;
+        impl FairnessSource for FromSession {
+            fn fairness_id<'a>(&self, headers: &'a Headers) -> Option<&'a str> {
+                headers.first_of(&["session-id"])
+            }
+        }
+        let plugins: [FairnessPlugin; 1] = [("agent".into(), Arc::new(FromSession))];
+        let id = |headers: &[(&str, &str)], trusted| {
+            let e = envelope(BodyView::Absent, headers);
+            let mut rng = fastrand::Rng::with_seed(1);
+            let done = identify(e, &PoolSnapshot::unknown(), &plugins, trusted, &mut rng).unwrap();
+            done.request.fairness_id.to_string()
+        };
+        let both = [("session-id", "s"), (names::FAIRNESS[0], "tenant")];
+        assert_eq!(id(&[], TrustedHeaders::ALL), DEFAULT_FAIRNESS_ID);
+        assert_eq!(id(&both[..1], TrustedHeaders::default()), "s");
+        assert_eq!(id(&both, TrustedHeaders::ALL), "tenant");
+        assert_eq!(id(&both, TrustedHeaders::default()), "s", "an untrusted header does not count");
     }
 
     #[test]

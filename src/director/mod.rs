@@ -1,9 +1,11 @@
 //! What happens to one request, from what the proxy said of it to the route it takes.
 
+mod admitter;
 mod candidates;
 mod decide;
 mod envelope;
 mod error;
+mod hook;
 mod identify;
 mod observer;
 mod options;
@@ -24,8 +26,8 @@ pub use seam::{RoutedRequest, Router};
 pub use subset::{SubsetEntry, SubsetHint};
 
 /// The plugin types of this layer.
-pub fn tables() -> [&'static [crate::plugin::PluginType]; 2] {
-    [producer::TABLE, observer::TABLE]
+pub fn tables() -> [&'static [crate::plugin::PluginType]; 4] {
+    [producer::TABLE, observer::TABLE, admitter::TABLE, hook::TABLE]
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Everything of one configuration that a request meets, built whole and swapped whole.
 
 use crate::plugin::{
-    CostModel, DataProducer, PreRequest, PrefixMatches, ResponseHook, ResponseReader, SaturationDetector,
+    Admitter, CostModel, DataProducer, FairnessSource, PreRequest, PrefixMatches, ResponseHook,
+    ResponseReader, SaturationDetector,
 };
 use crate::pool::{AttributeId, Columns};
 use crate::request::parser::ParserSet;
@@ -26,6 +27,10 @@ pub struct Plan {
     pub pre_request: Vec<(Arc<str>, Arc<dyn PreRequest>)>,
     /// Hooks on the response, in order of the configuration.
     pub response: Vec<(Arc<str>, Arc<dyn ResponseHook>)>,
+    /// Admitters, in order of the configuration.
+    pub admitters: Vec<(Arc<str>, Arc<dyn Admitter>)>,
+    /// Whose share of the pool a request uses when no header says it; the first that knows counts.
+    pub fairness: Vec<(Arc<str>, Arc<dyn FairnessSource>)>,
     /// Says how full the pool is.
     pub saturation: Arc<dyn SaturationDetector>,
     /// Request parsers in order of precedence; a fallback is the last.

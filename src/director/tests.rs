@@ -79,6 +79,8 @@ fn plan(targets: usize, only_a: bool, state: &StateStore, clock: &Clock) -> Plan
         producers: vec![],
         pre_request: vec![],
         response: vec![],
+        admitters: vec![],
+        fairness: vec![],
         saturation: build("utilization-detector", none, state, clock).saturation.unwrap(),
         parsers: ParserSet::default(),
         prefix: None,

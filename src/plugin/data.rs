@@ -155,3 +155,37 @@ impl TopologyLabels {
     /// Type of the extractor that is built when none is configured.
     pub const PRODUCER: &str = "topology-extractor";
 }
+
+/// Attribute: how many of a request's pictures, sounds and films each candidate is believed to have encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncoderMatches {
+    /// Distinct items of the request.
+    pub total: u32,
+    /// Items that each candidate holds, aligned with the candidates.
+    pub matched: Vec<u32>,
+}
+
+impl EncoderMatches {
+    /// Kind of the attribute in configurations.
+    pub const KIND: &str = "EncoderCacheMatchInfo";
+    /// Type of the producer that is built when none is configured.
+    pub const PRODUCER: &str = "mm-embeddings-cache-producer";
+}
+
+/// Attribute: the session that a request belongs to, as a hash, because the value itself may be a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey(pub u128);
+
+impl SessionKey {
+    /// Kind of the attribute in configurations.
+    pub const KIND: &str = "SessionID";
+    /// Type of the producer of [`SessionKey::KIND`].
+    pub const PRODUCER: &str = "session-id-producer";
+    /// Kind of the attribute that tells an agent's session, and type of its producer.
+    pub const AGENT: &str = "agent-identity";
+
+    /// The session that is called `value`.
+    pub fn of(value: &str) -> Self {
+        Self(xxhash_rust::xxh3::xxh3_128(value.as_bytes()))
+    }
+}

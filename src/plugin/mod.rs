@@ -16,12 +16,12 @@ pub use build::{
     AttributeNeed, AttributeTable, BuildContext, BuildError, PluginType, Registry, ResponseReader, Stability,
 };
 pub use data::{
-    DiscoverySpec, EngineSpec, ExtractorSpec, HttpSource, PrefixMatches, SourceSpec, TokenCosts,
-    TopologyLabels,
+    DiscoverySpec, EncoderMatches, EngineSpec, ExtractorSpec, HttpSource, PrefixMatches, SessionKey,
+    SourceSpec, TokenCosts, TopologyLabels,
 };
 pub use request_control::{
-    AdmissionView, CostModel, DataProducer, Departure, HeaderEdits, PreRequest, ProduceError, ResponseHook,
-    ResponseView, SaturationDetector, Verdict,
+    AdmissionView, Admitter, CostModel, DataProducer, Departure, FairnessSource, HeaderEdits, PreRequest,
+    ProduceError, ResponseHook, ResponseView, SaturationDetector, Verdict,
 };
 pub use scheduling::{
     Cut, Cycle, Decision, Filter, Picker, ProfileHandler, ProfileRun, ProfileRuns, Ranked, ScheduleError,
@@ -47,6 +47,10 @@ pub struct Roles {
     pub profile_handler: Option<Arc<dyn ProfileHandler>>,
     /// Writes attributes of candidates before scheduling.
     pub producer: Option<Arc<dyn DataProducer>>,
+    /// Says which requests may go on to scheduling.
+    pub admitter: Option<Arc<dyn Admitter>>,
+    /// Says whose share of the pool a request uses.
+    pub fairness: Option<Arc<dyn FairnessSource>>,
     /// Estimates the cost of requests.
     pub cost: Option<Arc<dyn CostModel>>,
     /// Looks at the outcome before the request leaves.

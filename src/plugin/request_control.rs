@@ -117,3 +117,15 @@ pub trait SaturationDetector: Send + Sync {
     /// The saturation now.
     fn saturation(&self, view: &AdmissionView<'_>) -> Verdict;
 }
+
+/// Says which requests may go on to scheduling.
+pub trait Admitter: Send + Sync {
+    /// Whether `request` may go on. `draw` is a random number of this request, from 0 up to but not including 1.
+    fn admits(&self, request: &InferenceRequest, view: &AdmissionView<'_>, draw: f64) -> bool;
+}
+
+/// Says whose share of the pool a request uses, where no trusted header does.
+pub trait FairnessSource: Send + Sync {
+    /// The fairness id.
+    fn fairness_id<'a>(&self, headers: &'a Headers) -> Option<&'a str>;
+}

@@ -1,8 +1,8 @@
 //! Times the calls of plugins, from outside: a plugin knows nothing of it.
 
 use super::{
-    Cycle, DataProducer, Departure, Filter, HeaderEdits, Picker, PreRequest, ProduceError, Ranked,
-    ResponseHook, ResponseView, Roles, Scorer, Scores, Shortlist, Targets,
+    AdmissionView, Admitter, Cycle, DataProducer, Departure, Filter, HeaderEdits, Picker, PreRequest,
+    ProduceError, Ranked, ResponseHook, ResponseView, Roles, Scorer, Scores, Shortlist, Targets,
 };
 use crate::pool::Candidates;
 use crate::request::{Ending, InferenceRequest, Usage};
@@ -25,6 +25,7 @@ pub fn timed(mut roles: Roles, plugin_type: &str, name: &str) -> Roles {
     roles.filter = roles.filter.map(|inner| wrap(inner, point::FILTER, of) as Arc<dyn Filter>);
     roles.scorer = roles.scorer.map(|inner| wrap(inner, point::SCORER, of) as Arc<dyn Scorer>);
     roles.picker = roles.picker.map(|inner| wrap(inner, point::PICKER, of) as Arc<dyn Picker>);
+    roles.admitter = roles.admitter.map(|inner| wrap(inner, point::ADMISSION, of) as Arc<dyn Admitter>);
     roles.producer =
         roles.producer.map(|inner| wrap(inner, point::DATA_PRODUCER, of) as Arc<dyn DataProducer>);
     roles.pre_request =
@@ -49,6 +50,12 @@ impl Scorer for Timed<dyn Scorer> {
 impl Picker for Timed<dyn Picker> {
     fn pick(&self, ranked: &Ranked<'_>, rng: &mut fastrand::Rng) -> Targets {
         self.timer.time(|| self.inner.pick(ranked, rng))
+    }
+}
+
+impl Admitter for Timed<dyn Admitter> {
+    fn admits(&self, request: &InferenceRequest, view: &AdmissionView<'_>, draw: f64) -> bool {
+        self.timer.time(|| self.inner.admits(request, view, draw))
     }
 }
 

@@ -91,7 +91,12 @@ pub struct Parsed {
     pub cache_salt: Option<CacheSalt>,
     /// The prompt.
     pub prompt: Prompt,
+    /// Hashes of the distinct pictures, sounds and films in it; at most [`MAX_MEDIA`].
+    pub media: Vec<u64>,
 }
+
+/// Most pictures, sounds and films of one request that are told apart.
+pub const MAX_MEDIA: usize = 256;
 
 impl Parsed {
     /// A request of which only the API is known.
@@ -104,6 +109,7 @@ impl Parsed {
             max_output_tokens: None,
             cache_salt: None,
             prompt: Prompt::None,
+            media: Vec::new(),
         }
     }
 }

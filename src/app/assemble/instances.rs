@@ -4,8 +4,8 @@ use super::Inputs;
 use crate::config::{Findings, Place, PluginSpec, Reference, hint};
 use crate::datalayer::SourceBinding;
 use crate::plugin::{
-    AttributeNeed, AttributeTable, BuildContext, BuildError, DataProducer, ExtractorSpec, PreRequest,
-    ResponseHook, Roles, Stability, timed,
+    Admitter, AttributeNeed, AttributeTable, BuildContext, BuildError, DataProducer, ExtractorSpec,
+    FairnessSource, PreRequest, ResponseHook, Roles, Stability, timed,
 };
 use std::sync::Arc;
 
@@ -229,6 +229,14 @@ impl<'a> Workshop<'a> {
         (before.collect(), after.collect())
     }
 
+    /// Admitters, and who says whose share of the pool a request uses, in order of the configuration.
+    pub fn gatekeepers(&self) -> (Named<dyn Admitter>, Named<dyn FairnessSource>) {
+        let named = |i: &Instance| Arc::clone(&i.name);
+        let admitters = self.instances.iter().filter_map(|i| Some((named(i), i.roles.admitter.clone()?)));
+        let fairness = self.instances.iter().filter_map(|i| Some((named(i), i.roles.fairness.clone()?)));
+        (admitters.collect(), fairness.collect())
+    }
+
     /// Tells the plugins that read a metric which no engine of the listed extractors defines.
     pub fn check_scalars(&mut self, sources: &[SourceBinding]) {
         let mut defined: Vec<&str> = Vec::new();
@@ -258,6 +266,7 @@ impl<'a> Workshop<'a> {
         for instance in &self.instances {
             let acts_alone = instance.roles.producer.is_some()
                 || instance.roles.pre_request.is_some()
+                || instance.roles.admitter.is_some()
                 || instance.roles.response.is_some();
             if instance.place.is_some() && instance.sound && !instance.used && !acts_alone {
                 let told = format!("plugin '{}' has no effect: nothing refers to it", instance.name);

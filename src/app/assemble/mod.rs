@@ -92,6 +92,7 @@ pub fn assemble(loaded: &Loaded, inputs: &Inputs<'_>) -> Result<Assembled, Confi
     workshop.tell_unused();
     workshop.check_scalars(&sources);
     let (pre_request, response) = workshop.hooks();
+    let (admitters, fairness) = workshop.gatekeepers();
     let (findings, table) = workshop.into_parts();
     let notices = findings.finish(&loaded.origin)?;
     let missing = |what: &str| ConfigErrors {
@@ -109,6 +110,8 @@ pub fn assemble(loaded: &Loaded, inputs: &Inputs<'_>) -> Result<Assembled, Confi
         producers,
         pre_request,
         response,
+        admitters,
+        fairness,
         saturation: saturation.ok_or_else(|| missing("saturation detector"))?,
         parsers: ParserSet::new(&parsers),
         cost,

@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::any::Any;
 use std::sync::Arc;
 
-pub(super) struct Fixture {
+pub(in crate::director) struct Fixture {
     pub state: StateStore,
     pub clock: Clock,
     table: Mutex<AttributeTable>,
@@ -75,7 +75,7 @@ impl Fixture {
     }
 }
 
-pub(super) fn request(model: &str, prompt: Prompt) -> InferenceRequest {
+pub(in crate::director) fn request(model: &str, prompt: Prompt) -> InferenceRequest {
     let mut parsed = Parsed::opaque(Api::Completions);
     parsed.prompt = prompt;
     InferenceRequest {

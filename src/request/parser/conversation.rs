@@ -2,7 +2,7 @@
 
 use super::rope::{Mark, Rope};
 use crate::request::json::{Hashed, Members, Structure, mix};
-use crate::request::{SegmentKind, TextPrompt};
+use crate::request::{MAX_MEDIA, SegmentKind, TextPrompt};
 
 /// What a content part shows besides text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,11 @@ pub(super) struct Conversation {
     part: Members,
     part_from: Option<Mark>,
     media: usize,
+    /// Hash of what the open part shows.
+    shown: Option<u64>,
+    /// Hashes of what the parts up to now show, and how many there were when the open message began.
+    media_hashes: Vec<u64>,
+    message_media: usize,
 }
 
 impl Conversation {
@@ -51,6 +56,9 @@ impl Conversation {
             part: Members::default(),
             part_from: None,
             media: 0,
+            shown: None,
+            media_hashes: Vec::new(),
+            message_media: 0,
         }
     }
 
@@ -66,22 +74,29 @@ impl Conversation {
     pub(super) fn take(&mut self) -> TextPrompt {
         self.rope.take()
     }
+    /// Hashes of the distinct pictures, sounds and films.
+    pub(super) fn take_media(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.media_hashes)
+    }
     /// The field stands again: what came before does not count.
     pub(super) fn reset(&mut self) {
         self.rope.back_to(Mark::default());
         self.count = 0;
         (self.message_from, self.part_from) = (None, None);
+        self.media_hashes.clear();
     }
 
     pub(super) fn message_start(&mut self) {
         self.count += 1;
         self.message.clear();
         self.message_from = Some(self.rope.mark());
+        self.message_media = self.media_hashes.len();
     }
     /// `content` starts, maybe again.
     pub(super) fn content_start(&mut self) {
         if let Some(mark) = self.message_from {
             self.rope.back_to(mark);
+            self.media_hashes.truncate(self.message_media);
         }
     }
     /// Forgets a member of the part or message that is open.
@@ -112,6 +127,7 @@ impl Conversation {
     pub(super) fn part_start(&mut self) {
         self.part.clear();
         self.media = 0;
+        self.shown = None;
         self.part_from = Some(self.rope.mark());
     }
     /// The part's text starts, maybe again.
@@ -124,9 +140,16 @@ impl Conversation {
     pub(super) fn media(&mut self, key: u64, media: Media, value: Hashed) {
         self.part.set(key, value.hash, 0);
         self.media = media.bytes();
+        self.shown = Some(value.hash);
     }
     pub(super) fn part_end(&mut self) {
         let Some(from) = self.part_from.take() else { return };
+        if let Some(hash) = self.shown.take()
+            && self.media_hashes.len() < MAX_MEDIA
+            && !self.media_hashes.contains(&hash)
+        {
+            self.media_hashes.push(hash);
+        }
         let (meta, bytes) = (self.part.hash(), self.part.bytes() + self.media);
         let kind = self.kind;
         if let Some(text) = self.rope.segments().get_mut(from.segments) {

@@ -9,6 +9,7 @@ mod known;
 mod kv_cache_utilization;
 mod load_aware;
 mod lora_affinity;
+mod mm_embeddings_cache;
 mod no_hit_lru;
 mod prefix_cache;
 mod queue;
@@ -29,6 +30,7 @@ pub(super) const TABLE: &[PluginType] = &[
     kv_cache_utilization::TYPE,
     load_aware::TYPE,
     lora_affinity::TYPE,
+    mm_embeddings_cache::TYPE,
     no_hit_lru::TYPE,
     prefix_cache::TYPE,
     queue::TYPE,

@@ -10,9 +10,9 @@ use crate::clock::Clock;
 use crate::endpoint::EndpointKey;
 use crate::plugin::{
     BuildContext, BuildError, Departure, HeaderEdits, PreRequest, ResponseHook, ResponseView, Roles,
-    Shortlist,
+    SessionKey, Shortlist,
 };
-use crate::pool::{Candidates, Position};
+use crate::pool::{AttributeId, Candidates, Position};
 use crate::request::{InferenceRequest, names};
 use crate::telemetry::names as series;
 use base64::Engine as _;
@@ -22,7 +22,6 @@ use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Sessions;
-use xxhash_rust::xxh3::xxh3_128;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -70,15 +69,22 @@ struct SessionId {
 struct Source {
     header: Option<String>,
     attribute: Option<String>,
-    #[serde(rename = "producer")]
-    _producer: Option<String>,
+    producer: Option<String>,
 }
 
 enum Binding {
     /// Name of the header that carries the endpoint.
     Token { header: String },
-    /// Names of the headers that may carry the session, and what is bound.
-    Id { headers: Vec<String>, sessions: Arc<Sessions> },
+    /// What may tell the session, and what is bound.
+    Id { origins: Vec<Origin>, sessions: Arc<Sessions> },
+}
+
+/// What tells a request's session.
+enum Origin {
+    /// A header.
+    Header(String),
+    /// What a producer says.
+    Attribute(AttributeId<SessionKey>),
 }
 
 /// Which endpoint a request's session is bound to.
@@ -95,7 +101,7 @@ const DEFAULT_SOURCE: &str = "x-session-id";
 
 impl Affinity {
     /// From the parameters of a filter or scorer.
-    pub(super) fn build(ctx: &BuildContext<'_>) -> Result<Arc<Self>, BuildError> {
+    pub(super) fn build(ctx: &mut BuildContext<'_>) -> Result<Arc<Self>, BuildError> {
         let written: Parameters = ctx.decode()?;
         let binding = match written.strategy {
             Strategy::EncodedEndpointHeader => {
@@ -106,7 +112,7 @@ impl Affinity {
             Strategy::SessionId => {
                 let ttl = ttl(&written.session_id_config)?;
                 let sessions = ctx.state.get_or_insert(ctx.name, ttl.as_secs(), || Sessions::new(ttl));
-                Binding::Id { headers: headers(&written.session_id_config.sources)?, sessions }
+                Binding::Id { origins: origins(ctx, &written.session_id_config.sources)?, sessions }
             }
         };
         let profile = Some(written.profile_name).filter(|name| !name.is_empty());
@@ -154,8 +160,9 @@ impl Affinity {
                 let token = std::str::from_utf8(&decoded).ok()?;
                 at(&|key| names_endpoint(token, key))
             }
-            Binding::Id { headers, sessions } => {
-                let bound = sessions.get(session(request, headers)?, self.clock.now())?;
+            Binding::Id { origins, sessions } => {
+                let session = session(request, candidates, origins)?;
+                let bound = sessions.get(session, self.clock.now())?;
                 at(&|key| *key == bound)
             }
         }
@@ -177,29 +184,40 @@ fn ttl(written: &SessionId) -> Result<Duration, BuildError> {
     Ok(if ttl == 0 { DEFAULT_TTL } else { Duration::from_secs(ttl) })
 }
 
-fn headers(sources: &[Source]) -> Result<Vec<String>, BuildError> {
-    let header = |source: &Source| {
-        match (&source.header, &source.attribute) {
-        (Some(header), None) if !header.trim().is_empty() => Ok(lower(header)),
-        (None, Some(_)) => Err(BuildError::Parameters(
-            "sessionIdConfig.sources: an `attribute` needs a producer that this release does not have; name a `header`"
-                .to_owned(),
-        )),
+fn origins(ctx: &mut BuildContext<'_>, sources: &[Source]) -> Result<Vec<Origin>, BuildError> {
+    let origin = |source: &Source| match (&source.header, &source.attribute) {
+        (Some(header), None) if !header.trim().is_empty() => Ok(Origin::Header(lower(header))),
+        (None, Some(attribute)) => {
+            let (kind, usual) = match attribute.as_str() {
+                SessionKey::KIND => (SessionKey::KIND, SessionKey::PRODUCER),
+                SessionKey::AGENT => (SessionKey::AGENT, SessionKey::AGENT),
+                other => {
+                    return Err(BuildError::Parameters(format!(
+                        "sessionIdConfig.sources: no producer writes `{other}`; use `{}` or `{}`",
+                        SessionKey::KIND,
+                        SessionKey::AGENT
+                    )));
+                }
+            };
+            Ok(Origin::Attribute(ctx.consumes(kind, source.producer.as_deref(), usual)))
+        }
         _ => Err(BuildError::Parameters(
             "sessionIdConfig.sources: each source takes exactly one of `header` and `attribute`".to_owned(),
         )),
-    }
     };
     if sources.is_empty() {
-        return Ok(vec![DEFAULT_SOURCE.to_owned()]);
+        return Ok(vec![Origin::Header(DEFAULT_SOURCE.to_owned())]);
     }
-    sources.iter().map(header).collect()
+    sources.iter().map(origin).collect()
 }
 
 /// Hash of the request's session: the value itself may be a secret and is not kept.
-fn session(request: &InferenceRequest, headers: &[String]) -> Option<u128> {
-    let value = headers.iter().find_map(|h| request.headers.first_of(&[h]))?;
-    Some(xxh3_128(value.as_bytes()))
+fn session(request: &InferenceRequest, candidates: &Candidates, origins: &[Origin]) -> Option<u128> {
+    let key = origins.iter().find_map(|origin| match origin {
+        Origin::Header(name) => request.headers.first_of(&[name]).map(SessionKey::of),
+        Origin::Attribute(id) => candidates.attributes.get(*id).copied(),
+    });
+    key.map(|SessionKey(hash)| hash)
 }
 
 /// Whether `token`, `namespace/name` and perhaps `-rank-N`, is the identity `key`.
@@ -219,8 +237,8 @@ fn names_endpoint(token: &str, key: &EndpointKey) -> bool {
 
 impl PreRequest for Affinity {
     fn before_send(&self, departure: &Departure<'_>, _: &mut HeaderEdits) {
-        let Binding::Id { headers, sessions } = &self.binding else { return };
-        let Some(session) = session(departure.request, headers) else { return };
+        let Binding::Id { origins, sessions } = &self.binding else { return };
+        let Some(session) = session(departure.request, departure.candidates, origins) else { return };
         let profile = self.profile.as_deref().unwrap_or(&departure.outcome.primary_profile);
         let Some(run) = departure.outcome.runs.get(profile) else { return };
         let key = |p: Position| &departure.candidates.endpoint(p).key;

@@ -132,7 +132,7 @@ fn parameters_that_are_refused() {
         json!({"strategy": "bogus"}),
         session(json!({"sources": [{"header": "a", "attribute": "b"}]})),
         session(json!({"sources": [{}]})),
-        session(json!({"sources": [{"attribute": "SessionID"}]})),
+        session(json!({"sources": [{"attribute": "Cookie"}]})),
         session(json!({"evictionTtlSeconds": -1})),
         session(json!({"evictionSweepSeconds": -1})),
         json!({"headerNames": "x"}),
@@ -141,4 +141,25 @@ fn parameters_that_are_refused() {
         assert!(build(&filter(), parameters.clone()).is_err(), "{parameters}");
     }
     assert!(build(&filter(), session(json!({"evictionTtlSeconds": 0, "sources": []}))).is_ok());
+}
+
+#[test]
+fn a_producer_may_tell_the_session() {
+    let (state, clock, mut table) = (StateStore::default(), Clock::manual(), AttributeTable::default());
+    let sources = json!([{"header": "x-none"}, {"attribute": "SessionID", "producer": "by-cookie"}]);
+    let parameters = json!({"strategy": "session_id", "sessionIdConfig": {"sources": sources}});
+    let roles = build_in(&row("session-affinity-scorer"), parameters, &state, &clock, &mut table).unwrap();
+    assert_eq!((table.needs[0].kind, &*table.needs[0].producer), ("SessionID", "by-cookie"));
+    let mut candidates = pods(3);
+    candidates.attributes.set(crate::pool::AttributeId::new(0), SessionKey::of("s1"));
+    let score = || {
+        crate::scheduling::testing::score_with(
+            &**roles.scorer.as_ref().unwrap(),
+            &request("m", Prompt::None),
+            &candidates,
+        )
+    };
+    assert_eq!(score(), [0.0; 3]);
+    send(&roles, &candidates, &[0, 1, 2], 2);
+    assert_eq!(score(), [0.0, 0.0, 1.0]);
 }

@@ -74,6 +74,7 @@ impl Document {
         let cap = self.caps.iter().flatten().next();
         parsed.max_output_tokens = cap.map(|cap| u32::try_from(*cap).unwrap_or(u32::MAX));
         parsed.cache_salt = self.salt.take();
+        parsed.media = self.messages.take_media();
         parsed.prompt = self.prompt();
         parsed
     }

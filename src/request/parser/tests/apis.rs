@@ -190,6 +190,25 @@ fn media_is_known_by_its_address() {
 }
 
 #[test]
+fn distinct_media_are_listed_once_each_and_few() {
+    let image = |url: &str| format!(r#"{{"type":"image_url","image_url":{{"url":"{url}"}}}}"#);
+    let media = |parts: &[String], more: &str| {
+        let content = parts.join(",");
+        ok(CHAT, &format!(r#"{{"messages":[{{"role":"user","content":[{content}]{more}}}]}}"#)).media
+    };
+    let text = r#"{"type":"text","text":"look"}"#.to_owned();
+    let (a, b) = (image("http://a"), image("http://b"));
+    assert!(media(std::slice::from_ref(&text), "").is_empty());
+    let two = media(&[a.clone(), text.clone(), b.clone(), a.clone()], "");
+    assert_eq!(two.len(), 2);
+    assert_eq!(media(&[b.clone(), a.clone()], ""), [two[1], two[0]]);
+    let replaced = media(&[a, b.clone()], &format!(r#","content":[{text},{b}]"#));
+    assert_eq!(replaced, two[1..], "the last of equal keys counts");
+    let many: Vec<_> = (0..300).map(|i| image(&i.to_string())).collect();
+    assert_eq!(media(&many, "").len(), crate::request::MAX_MEDIA);
+}
+
+#[test]
 fn a_longer_conversation_keeps_the_chain_of_the_shorter() {
     let first = format!(r#"{{"role":"system","content":"{}"}}"#, "word ".repeat(200));
     let short = chain(CHAT, &format!(r#"{{"messages":[{first}]}}"#));
