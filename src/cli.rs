@@ -5,6 +5,7 @@ use pointsman::bench::BenchArgs;
 use pointsman::config::EppOptions;
 use pointsman::config::flags::{self, FlagNotice, FlagOutcome};
 use pointsman::demo::DemoArgs;
+use pointsman::replay::ReplayArgs;
 use pointsman::sim::SimArgs;
 use std::ffi::OsString;
 use std::path::Path;
@@ -34,6 +35,8 @@ enum Command {
     Demo(Box<DemoArgs>),
     /// What a picker costs: drives any ext_proc picker as Envoy does, beside the floor of a server that only echoes
     Bench(Box<BenchArgs>),
+    /// What configurations would have made of recorded traffic, over simulated engines on a virtual clock
+    Replay(Box<ReplayArgs>),
 }
 
 /// What a command line asks for.
@@ -47,6 +50,8 @@ pub enum Invocation {
     Demo(Box<DemoArgs>),
     /// To measure a picker.
     Bench(Box<BenchArgs>),
+    /// To replay a trace.
+    Replay(Box<ReplayArgs>),
     /// To say something and end: help, the version, or what is wrong with the command line.
     Say {
         /// The text, with its line ends.
@@ -77,6 +82,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Invocation {
         Ok(Cli { command: Command::Sim(args) }) => Invocation::Sim(args),
         Ok(Cli { command: Command::Demo(args) }) => Invocation::Demo(args),
         Ok(Cli { command: Command::Bench(args) }) => Invocation::Bench(args),
+        Ok(Cli { command: Command::Replay(args) }) => Invocation::Replay(args),
         Err(error) => Invocation::Say {
             text: error.render().to_string(),
             to_stdout: !error.use_stderr(),

@@ -11,7 +11,8 @@
 //! 6. the domain: `pool`, `endpoint`, `request`, `kv`, and what everybody needs: `telemetry`, `clock`, `shutdown`,
 //!    `readiness`.
 //!
-//! `sim`, `demo` and `bench` are programs of their own beside `app`.
+//! `sim`, `demo` and `bench` are programs of their own beside `app`; `replay` is one above both: it runs `app`'s plans over
+//! `sim`'s engines.
 
 pub mod admin;
 pub mod app;
@@ -29,6 +30,7 @@ pub mod plugin;
 pub mod pool;
 pub mod proto;
 pub mod readiness;
+pub mod replay;
 pub mod request;
 pub mod scheduling;
 pub mod shutdown;

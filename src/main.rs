@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Invocation::Sim(args) => simulate(*args),
         Invocation::Demo(args) => demonstrate(*args),
         Invocation::Bench(args) => measure(*args),
+        Invocation::Replay(args) => replay(&args),
         Invocation::Say { text, to_stdout, code } => {
             if to_stdout {
                 print!("{text}");
@@ -94,6 +95,12 @@ fn demonstrate(args: pointsman::demo::DemoArgs) -> anyhow::Result<()> {
 /// stands for.
 fn measure(args: pointsman::bench::BenchArgs) -> anyhow::Result<()> {
     Ok(pointsman::bench::run(args)?)
+}
+
+/// Replays a trace and prints the table.
+fn replay(args: &pointsman::replay::ReplayArgs) -> anyhow::Result<()> {
+    print!("{}", pointsman::replay::run(args)?);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -29,8 +29,9 @@ const LAYERS: &[(&str, u8)] = &[
     ("sim", 6),
     ("demo", 6),
     ("bench", 6),
-    ("main", 7),
-    ("cli", 7),
+    ("replay", 7),
+    ("main", 8),
+    ("cli", 8),
 ];
 
 /// Crates that may be named only below these paths.
@@ -43,7 +44,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("axum", &["admin", "sim"]),
     ("kube", &["discovery/kubernetes"]),
     ("k8s_openapi", &["discovery/kubernetes"]),
-    ("clap", &["cli.rs", "config", "sim", "demo", "bench", "app"]),
+    ("clap", &["cli.rs", "config", "sim", "demo", "bench", "replay", "app"]),
 ];
 
 const MAX_FILE_LINES: usize = 600;

@@ -1,0 +1,105 @@
+//! Whole replays of a made-up trace.
+
+use super::*;
+use crate::sim::engine::EngineConfig;
+use std::time::Duration;
+
+/// Conversations that come back with more, over one system prompt for all.
+fn made_up(requests: u64, apart: Duration) -> Vec<Traced> {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut conversations: Vec<Vec<u64>> = Vec::new();
+    let mut next_id = 1;
+    let turn = |i: u64| {
+        let returns = conversations.len() > 20 && rng.usize(0..3) > 0;
+        let mut blocks =
+            if returns { conversations.swap_remove(rng.usize(0..conversations.len())) } else { vec![0] };
+        for _ in 0..rng.u64(2..12) {
+            blocks.push(next_id);
+            next_id += 1;
+        }
+        conversations.push(blocks.clone());
+        Traced {
+            at: apart * u32::try_from(i).unwrap(),
+            prompt_tokens: blocks.len() as u32 * 512 - rng.u32(0..500),
+            output_tokens: rng.u32(1..200),
+            blocks,
+            block_tokens: 512,
+            session: None,
+            model: None,
+        }
+    };
+    (0..requests).map(turn).collect()
+}
+
+fn settings() -> Settings {
+    Settings {
+        engines: 4,
+        engine: EngineConfig { token_events: false, ..EngineConfig::default() },
+        scrape_interval: Duration::from_millis(50),
+        speed: 1.0,
+        seed: 1,
+    }
+}
+
+fn config(scorers: &str) -> Loaded {
+    let text = format!(
+        "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n{scorers}schedulingProfiles:\n- name: default\n  plugins:\n{}",
+        scorers.lines().map(|l| l.replace("- type:", "  - pluginRef:") + "\n").collect::<String>()
+    );
+    Loaded { origin: "test.yaml".to_owned(), text }
+}
+
+#[test]
+fn prefix_scoring_finds_more_in_caches_than_chance_and_the_same_seed_gives_the_same() {
+    let trace = made_up(400, Duration::from_millis(150));
+    let chance = replay(&config("- type: random-picker\n"), &trace, &settings()).unwrap();
+    let prefix =
+        replay(&config("- type: prefix-cache-scorer\n- type: max-score-picker\n"), &trace, &settings())
+            .unwrap();
+    assert_eq!((chance.requests, chance.ttft_seconds.len(), chance.rejects()), (400, 400, 0));
+    assert!(prefix.hit_rate() > chance.hit_rate() + 0.1, "{} {}", prefix.hit_rate(), chance.hit_rate());
+    let again = replay(&config("- type: random-picker\n"), &trace, &settings()).unwrap();
+    assert_eq!((again.cached_tokens, again.engines), (chance.cached_tokens, chance.engines));
+}
+
+#[test]
+fn load_scoring_spreads_and_no_request_is_lost_at_three_times_the_speed() {
+    let trace = made_up(300, Duration::from_millis(100));
+    let hurried = Settings { speed: 3.0, ..settings() };
+    let spread =
+        replay(&config("- type: active-request-scorer\n- type: max-score-picker\n"), &trace, &hurried)
+            .unwrap();
+    assert_eq!(spread.ttft_seconds.len(), 300);
+    assert!(spread.request_spread() < 1.5, "{}", spread.request_spread());
+    assert!(spread.ttft_seconds.windows(2).all(|w| w[0] <= w[1]));
+}
+
+#[test]
+fn what_engines_refuse_is_counted_and_the_rest_goes_on() {
+    let mut trace = made_up(20, Duration::from_millis(100));
+    trace[3].prompt_tokens = 500_000;
+    let outcome = replay(&config("- type: random-picker\n"), &trace, &settings()).unwrap();
+    assert_eq!((outcome.refused_by_engines, outcome.ttft_seconds.len()), (1, 19));
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_an_error() {
+    let wrong = Loaded { origin: "a.yaml".to_owned(), text: "kind: Nothing\n".to_owned() };
+    assert!(matches!(replay(&wrong, &made_up(1, Duration::ZERO), &settings()), Err(ReplayError::Config(_))));
+}
+
+#[test]
+fn the_table_has_a_column_for_each_configuration() {
+    let trace = made_up(30, Duration::from_millis(100));
+    let outcomes = ["- type: random-picker\n", "- type: queue-scorer\n- type: max-score-picker\n"]
+        .map(|c| replay(&config(c), &trace, &settings()).unwrap());
+    let report = Report::new(&trace, &settings(), outcomes.into());
+    let table = report.table();
+    assert!(table.starts_with("30 requests over 3 s on 4 simulated engines of 400000 KV tokens"), "{table}");
+    assert!(
+        table.lines().any(|l| l.split_whitespace().collect::<Vec<_>>() == ["requests", "30", "30"]),
+        "{table}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+    assert_eq!(json[1]["answered"], 30);
+}
