@@ -118,7 +118,7 @@ mod tests {
     fn the_name_of_the_binary_chooses_the_subcommand() {
         for line in ["/app/epp -grpc-port 7 --pool-name p", "pointsman epp -grpc-port 7 --pool-name p"] {
             let Invocation::Epp(options, _) = parse_words(line) else { panic!("{line}") };
-            assert_eq!((options.listen.grpc_port, &*options.pool_name), (7, "p"), "{line}");
+            assert_eq!((options.listen.grpc_port, &*options.pools[0].name), (7, "p"), "{line}");
         }
         let Invocation::Say { text, to_stdout, code } = parse_words("/app/pd-sidecar --port 8000") else {
             panic!()

@@ -66,7 +66,7 @@ impl RoutedRequest for Routed {
 }
 
 fn message(event: Event) -> ProcessingRequest {
-    ProcessingRequest { metadata_context: None, protocol_config: None, request: Some(event) }
+    ProcessingRequest { request: Some(event), ..ProcessingRequest::default() }
 }
 
 fn headers(pairs: &[(&'static str, &'static str)]) -> HttpHeaders {

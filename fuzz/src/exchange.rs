@@ -221,7 +221,7 @@ fn step(driver: &mut Driver, modes: &mut Option<ProtocolConfiguration>, data: &m
     match byte(data) % 16 {
         kind @ 0..=5 => {
             let request = Some(event(kind, data));
-            driver.send(ProcessingRequest { metadata_context: None, protocol_config: modes.take(), request });
+            driver.send(ProcessingRequest { protocol_config: modes.take(), request, ..Default::default() });
         }
         6 | 7 => driver.decide(),
         8 => {
@@ -242,7 +242,12 @@ fn step(driver: &mut Driver, modes: &mut Option<ProtocolConfiguration>, data: &m
             let len = usize::from(byte(data));
             let metadata_context = Metadata::decode(take(data, len)).ok();
             let request = Some(event(byte(data) % 6, data));
-            driver.send(ProcessingRequest { metadata_context, protocol_config: modes.take(), request });
+            driver.send(ProcessingRequest {
+                metadata_context,
+                protocol_config: modes.take(),
+                request,
+                ..Default::default()
+            });
         }
         _ => {
             // A whole message as it comes from the wire.

@@ -5,6 +5,8 @@
 //! | `liveness`, `inference-extension` | the process answers: neither the pool nor a drain matters |
 //! | ``, `readiness`, the ext_proc service | every readiness gate is open and no drain has begun |
 //!
+//! | `pool/NAME`, where several pools are served | this pool is known, and the names above serve |
+//!
 //! `inference-extension` is what charts probe for liveness as well as readiness; tied to the pool it would have a
 //! picker restarted for want of engines.
 
@@ -16,6 +18,7 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -33,19 +36,44 @@ pub const NAMES: [&str; 5] = ["", "readiness", EXT_PROC, "liveness", "inference-
 /// Streams that one connection may have open: probes are few.
 const MAX_STREAMS: u32 = 64;
 
+/// What stands before a pool's name.
+const POOL: &str = "pool/";
+
 /// The health service. Clones share one state.
 #[derive(Clone, Debug)]
-pub struct HealthServer(Readiness);
+pub struct HealthServer {
+    process: Readiness,
+    /// Each pool with the name that it is asked for.
+    pools: Arc<Vec<(String, Readiness)>>,
+}
 
 impl HealthServer {
     /// Health by these gates.
     pub fn new(readiness: Readiness) -> Self {
-        Self(readiness)
+        Self::of_pools(readiness, &[])
+    }
+
+    /// Health of the process and of each of its pools.
+    pub fn of_pools(process: Readiness, pools: &[(String, Readiness)]) -> Self {
+        let named = |(name, readiness): &(String, Readiness)| (format!("{POOL}{name}"), readiness.clone());
+        Self { process, pools: Arc::new(pools.iter().map(named).collect()) }
     }
 
     /// Status of a service; `None` for a name that is not known.
     pub fn status(&self, service: &str) -> Option<ServingStatus> {
-        status(service, self.0.is_ready())
+        let ready = self.process.is_ready();
+        match self.pool(service) {
+            Some(pool) => Some(serving(ready && pool.is_ready())),
+            None => status(service, ready),
+        }
+    }
+
+    fn pool(&self, service: &str) -> Option<&Readiness> {
+        self.pools.iter().find(|(name, _)| name == service).map(|(_, readiness)| readiness)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        NAMES.into_iter().chain(self.pools.iter().map(|(name, _)| name.as_str()))
     }
 
     /// Serves health alone, in the clear, until `stop` completes. Runs on the runtime of the requests on purpose: when
@@ -67,36 +95,44 @@ impl HealthServer {
         match self.status(service) {
             Some(status) => Ok(answer(status)),
             None => {
-                Err(Status::not_found(format!("no service of this name; known are {}", NAMES.join(", "))))
+                let known: Vec<&str> = self.names().collect();
+                Err(Status::not_found(format!("no service of this name; known are {}", known.join(", "))))
             }
         }
     }
 
     fn list(&self) -> HealthListResponse {
-        let each = NAMES.into_iter().filter_map(|name| Some((name.to_owned(), answer(self.status(name)?))));
+        let each = self.names().filter_map(|name| Some((name.to_owned(), answer(self.status(name)?))));
         HealthListResponse { statuses: each.collect() }
     }
 
     /// The status now and after every change. A name that is not known is answered as such and stays so.
     fn watch(&self, service: &str) -> BoxStream<'static, Result<HealthCheckResponse, Status>> {
-        let service = service.to_owned();
+        let (service, health) = (service.to_owned(), self.clone());
         let mut last = None;
-        WatchStream::new(self.0.watch())
-            .map(move |ready| status(&service, ready).unwrap_or(ServingStatus::ServiceUnknown))
-            .filter(move |status| {
-                let changed = last.replace(*status) != Some(*status);
-                std::future::ready(changed)
-            })
-            .map(|status| Ok(answer(status)))
-            .boxed()
+        let of_pool = self.pool(&service).map(|pool| WatchStream::new(pool.watch()));
+        futures::stream::select(
+            WatchStream::new(self.process.watch()),
+            futures::stream::iter(of_pool).flatten(),
+        )
+        .map(move |_ready| health.status(&service).unwrap_or(ServingStatus::ServiceUnknown))
+        .filter(move |status| {
+            let changed = last.replace(*status) != Some(*status);
+            std::future::ready(changed)
+        })
+        .map(|status| Ok(answer(status)))
+        .boxed()
     }
 }
 
+fn serving(serving: bool) -> ServingStatus {
+    if serving { ServingStatus::Serving } else { ServingStatus::NotServing }
+}
+
 fn status(service: &str, ready: bool) -> Option<ServingStatus> {
-    let when = |serving| if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
     match service {
-        "liveness" | "inference-extension" => Some(when(true)),
-        "" | "readiness" | EXT_PROC => Some(when(ready)),
+        "liveness" | "inference-extension" => Some(serving(true)),
+        "" | "readiness" | EXT_PROC => Some(serving(ready)),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@
 
 use super::auth::{Caller, DebugAccess, Denied, Guard, bearer};
 use super::review::{Protection, Refusal};
-use super::state::StateSource;
+use super::state::{PoolPart, StateSource};
 use crate::readiness::Readiness;
 use crate::telemetry::{MetricsHandle, names};
 use ::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
@@ -261,12 +261,16 @@ fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
 /// Brings the gauges up to date that are numbers of the state.
 fn gauges(pages: &Pages) {
     let state = pages.state.state();
-    for (name, value) in [
-        (names::CONFIG_GENERATION, state.config_generation),
-        (names::DRAINING, u64::from(state.draining)),
-        (names::BUFFERED_BYTES, state.buffered_bytes),
-    ] {
-        pages.metrics.gauge(name, &[]).set(value as f64);
+    pages.metrics.gauge(names::DRAINING, &[]).set(f64::from(u8::from(state.draining)));
+    let of_pool = |metrics: &MetricsHandle, part: &PoolPart| {
+        metrics.gauge(names::CONFIG_GENERATION, &[]).set(part.config_generation as f64);
+        metrics.gauge(names::BUFFERED_BYTES, &[]).set(part.buffered_bytes as f64);
+    };
+    if let Some(only) = &state.only {
+        of_pool(&pages.metrics, only);
+    }
+    for (label, pool) in &state.pools {
+        of_pool(&pages.metrics.seen_by(label), &pool.part);
     }
 }
 
@@ -334,7 +338,8 @@ mod tests {
 
     impl StateSource for Fixed {
         fn state(&self) -> State {
-            State { config_generation: 7, ..State::of_process(&self.0) }
+            let only = PoolPart { config_generation: 7, ..PoolPart::default() };
+            State { only: Some(only), ..State::of_process(&self.0) }
         }
     }
 

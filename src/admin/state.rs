@@ -7,6 +7,7 @@ use crate::readiness::Readiness;
 use crate::telemetry::{MetricsHandle, names};
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Where the debug page gets its content from.
 pub trait StateSource: Send + Sync + 'static {
@@ -21,27 +22,18 @@ pub struct State {
     pub version: &'static str,
     /// Time since the start.
     pub uptime_seconds: u64,
-    /// Number of the configuration in use.
-    pub config_generation: u64,
     /// Whether requests should be sent here.
     pub ready: bool,
     /// Readiness gates that are closed.
     pub waiting_for: Vec<String>,
     /// Whether the picker was told to stop.
     pub draining: bool,
-    /// Open ext_proc streams.
-    pub streams_open: u64,
-    /// Bytes of request bodies in memory.
-    pub buffered_bytes: u64,
-    /// Cap on them.
-    pub buffered_bytes_limit: u64,
-    /// The prefix index.
-    pub prefix_index: PrefixIndexState,
-    /// The pool.
-    pub pool: PoolState,
-    /// What the data layer says of its sources.
-    #[serde(skip_serializing_if = "Value::is_null")]
-    pub data_layer: Value,
+    /// The pool, where there is one: its fields stand beside those of the process.
+    #[serde(flatten)]
+    pub only: Option<PoolPart>,
+    /// The pools by name, where there are several.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub pools: BTreeMap<String, OnePool>,
     /// What else there is to say, by name.
     #[serde(flatten)]
     pub more: serde_json::Map<String, Value>,
@@ -60,7 +52,47 @@ impl State {
     }
 }
 
-/// Size of the prefix index of the whole process.
+/// What belongs to one pool.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PoolPart {
+    /// Number of the configuration in use.
+    pub config_generation: u64,
+    /// Open ext_proc streams.
+    pub streams_open: u64,
+    /// Bytes of request bodies in memory.
+    pub buffered_bytes: u64,
+    /// Cap on them.
+    pub buffered_bytes_limit: u64,
+    /// The prefix index.
+    pub prefix_index: PrefixIndexState,
+    /// The pool.
+    pub pool: PoolState,
+    /// What the data layer says of its sources.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub data_layer: Value,
+}
+
+/// One of several pools.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct OnePool {
+    /// Whether requests for it should be sent here.
+    pub ready: bool,
+    /// Its readiness gates that are closed.
+    pub waiting_for: Vec<String>,
+    /// What belongs to it.
+    #[serde(flatten)]
+    pub part: PoolPart,
+}
+
+impl OnePool {
+    /// A pool with its own readiness.
+    pub fn new(readiness: &Readiness, part: PoolPart) -> Self {
+        let waiting_for = readiness.waiting_for().iter().map(ToString::to_string).collect();
+        Self { ready: readiness.is_ready(), waiting_for, part }
+    }
+}
+
+/// Size of the prefix index of a pool.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct PrefixIndexState {
     /// Entries.

@@ -2,7 +2,7 @@
 
 use super::assemble::DataPlan;
 use crate::admin::{Protection, Reviewer, Verdict};
-use crate::config::{ClusterOptions, EppOptions, MetricsOptions, PoolGroup};
+use crate::config::{ClusterOptions, EppOptions, MetricsOptions, PoolGroup, PoolOptions};
 use crate::discovery::Discovery;
 use crate::discovery::kubernetes::{
     self, Access, Candidate, KubernetesDiscovery, OLD_GROUP, POOL_GROUP, ProtocolGate, Reviewed, Reviews,
@@ -22,10 +22,9 @@ use tokio_util::sync::CancellationToken;
 /// How often the certificate of the metrics port is looked at.
 const CERTIFICATE_PERIOD: Duration = Duration::from_secs(5);
 
-/// What the flags make of a cluster.
+/// The cluster that pools may live in; one client for all of them.
 pub(super) struct Cluster {
-    /// Where endpoints come from.
-    pub(super) discovery: Discovery,
+    client: Option<Access>,
     /// The candidate of the election.
     pub(super) candidate: Option<Candidate>,
     /// Reviews callers of the metrics port.
@@ -48,59 +47,78 @@ impl Reviewer for ByCluster {
     }
 }
 
-/// The discovery that configuration and flags ask for, and the candidate of the election when there is one. A file wins
-/// over a cluster.
-pub(super) async fn discovery(
-    options: &EppOptions,
-    data: &DataPlan,
-    parsers: &[ParserKind],
-    readiness: &Readiness,
-) -> anyhow::Result<Cluster> {
-    let pool =
-        PoolSpec { name: Arc::clone(&options.pool_name), namespace: Arc::clone(&options.pool_namespace) };
-    if let Some(spec) = &data.discovery {
-        return Ok(Cluster { discovery: Discovery::new(spec, pool), candidate: None, reviewer: None });
-    }
-    let cluster = options.cluster.as_ref().context(
-        "no endpoints: name an InferencePool with --pool-name, pods with --endpoint-selector, or a file with \
-         --endpoints-file",
-    )?;
-    let want = match cluster {
-        ClusterOptions::Pool { group: PoolGroup::Stable } => Want::Pool(POOL_GROUP),
-        ClusterOptions::Pool { group: PoolGroup::Experimental } => Want::Pool(OLD_GROUP),
-        ClusterOptions::Pods { selector, ports } => {
-            let selector = Selector::parse(selector).context("--endpoint-selector")?;
-            Want::Pods(Target { selector, ports: ports.clone() })
+impl Cluster {
+    /// Access to the cluster, when it is needed.
+    pub(super) async fn connect(
+        options: &EppOptions,
+        needed: bool,
+        readiness: &Readiness,
+    ) -> anyhow::Result<Self> {
+        if !needed {
+            return Ok(Self { client: None, candidate: None, reviewer: None });
         }
-    };
-    let protocols = ProtocolGate { spoken: spoken(parsers), gate: readiness.gate("protocol") };
-    let client = kubernetes::connect().await?;
-    tracing::info!(pool = %pool.name, namespace = %pool.namespace, ?want, "endpoints come from Kubernetes");
-    let candidate =
-        options.leader_election.then(|| candidate(options, client.clone(), readiness.gate("leader")));
-    let reviewer = options.listen.metrics.reviewed.then(|| {
-        let reviews = ByCluster(Reviews::new(client.clone()));
-        Arc::new(reviews) as Arc<dyn Reviewer>
-    });
-    let mut discovery = KubernetesDiscovery::new(client, pool, want, protocols);
-    if let Some(candidate) = candidate.as_ref().filter(|_| !data.followers_know) {
-        discovery = discovery.only_while(candidate.leads.subscribe());
+        let client = kubernetes::connect().await?;
+        let candidate = options
+            .leader_election
+            .then(|| candidate(options, client.clone(), readiness.gate("leader")))
+            .transpose()?;
+        let reviewer = options.listen.metrics.reviewed.then(|| {
+            let reviews = ByCluster(Reviews::new(client.clone()));
+            Arc::new(reviews) as Arc<dyn Reviewer>
+        });
+        Ok(Self { client: Some(client), candidate, reviewer })
     }
-    Ok(Cluster { discovery: Discovery::Kubernetes(discovery), candidate, reviewer })
+
+    /// The discovery that configuration and flags ask for. A file wins over a cluster.
+    pub(super) fn discovery(
+        &self,
+        options: &PoolOptions,
+        data: &DataPlan,
+        parsers: &[ParserKind],
+        readiness: &Readiness,
+    ) -> anyhow::Result<Discovery> {
+        let pool = PoolSpec { name: Arc::clone(&options.name), namespace: Arc::clone(&options.namespace) };
+        if let Some(spec) = &data.discovery {
+            return Ok(Discovery::new(spec, pool));
+        }
+        let (Some(cluster), Some(client)) = (&options.cluster, &self.client) else {
+            anyhow::bail!(
+                "no endpoints: name an InferencePool with --pool-name, pods with --endpoint-selector, or a file with \
+                 --endpoints-file"
+            );
+        };
+        let want = match cluster {
+            ClusterOptions::Pool { group: PoolGroup::Stable } => Want::Pool(POOL_GROUP),
+            ClusterOptions::Pool { group: PoolGroup::Experimental } => Want::Pool(OLD_GROUP),
+            ClusterOptions::Pods { selector, ports } => {
+                let selector = Selector::parse(selector).context("--endpoint-selector")?;
+                Want::Pods(Target { selector, ports: ports.clone() })
+            }
+        };
+        let protocols = ProtocolGate { spoken: spoken(parsers), gate: readiness.gate("protocol") };
+        tracing::info!(pool = %pool.name, namespace = %pool.namespace, ?want, "endpoints come from Kubernetes");
+        let mut discovery = KubernetesDiscovery::new(client.clone(), pool, want, protocols);
+        if let Some(candidate) = self.candidate.as_ref().filter(|_| !data.followers_know) {
+            discovery = discovery.only_while(candidate.leads.subscribe());
+        }
+        Ok(Discovery::Kubernetes(discovery))
+    }
 }
 
-fn candidate(options: &EppOptions, client: Access, gate: Gate) -> Candidate {
+/// The process's candidate: one Lease, called after the first pool.
+fn candidate(options: &EppOptions, client: Access, gate: Gate) -> anyhow::Result<Candidate> {
     let pod = options.pod_name.as_deref().unwrap_or("pointsman");
-    Candidate {
+    let pool = options.pools.first().context("no pool")?;
+    Ok(Candidate {
         client,
-        namespace: options.pool_namespace.to_string(),
-        lease: lease_name(&options.pool_namespace, &options.pool_name),
+        namespace: pool.namespace.to_string(),
+        lease: lease_name(&pool.namespace, &pool.name),
         // A pod that starts again under its name is another candidate.
         identity: format!("{pod}_{:016x}", fastrand::u64(..)),
         gate,
         leads: tokio::sync::watch::Sender::new(false),
         terms: Terms::default(),
-    }
+    })
 }
 
 /// Who may read the metrics port, and its TLS, whose certificate is followed.

@@ -4,7 +4,10 @@ pub mod assemble;
 
 mod aside;
 mod cluster;
+mod edge;
+mod pool;
 mod run;
+mod several;
 mod state;
 
 pub use run::App;

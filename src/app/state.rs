@@ -1,6 +1,6 @@
 //! What `/debug/state` shows, gathered from the parts.
 
-use crate::admin::state::{PoolState, PrefixIndexState};
+use crate::admin::state::{OnePool, PoolPart, PoolState, PrefixIndexState};
 use crate::admin::{State, StateSource};
 use crate::clock::{Clock, Moment};
 use crate::datalayer::DataStatus;
@@ -12,70 +12,64 @@ use crate::readiness::Readiness;
 use crate::telemetry::RequestMetrics;
 use std::sync::Arc;
 
-/// Handles of the parts whose state is shown.
+/// Handles of the parts of a pool whose state is shown.
+pub(super) struct PoolPage {
+    pub(super) director: Arc<Director>,
+    pub(super) readiness: Readiness,
+    pub(super) budget: Arc<Budget>,
+    pub(super) clock: Clock,
+    pub(super) data: DataStatus,
+    pub(super) health: Arc<HealthTracker>,
+    pub(super) requests: RequestMetrics,
+    pub(super) prefix_index_limit: usize,
+}
+
+/// The pools by what they are called, and the process that serves them.
 pub(super) struct PickerState {
     started: Moment,
-    director: Arc<Director>,
     readiness: Readiness,
-    budget: Arc<Budget>,
     clock: Clock,
-    data: DataStatus,
-    health: Arc<HealthTracker>,
-    requests: Option<RequestMetrics>,
-    prefix_index_limit: usize,
+    pools: Vec<(String, PoolPage)>,
 }
 
 impl PickerState {
-    pub(super) fn new(
-        director: &Arc<Director>,
-        readiness: &Readiness,
-        budget: &Arc<Budget>,
-        clock: &Clock,
-        data: DataStatus,
-        health: &Arc<HealthTracker>,
-    ) -> Self {
-        Self {
-            started: clock.now(),
-            director: Arc::clone(director),
-            readiness: readiness.clone(),
-            budget: Arc::clone(budget),
-            clock: clock.clone(),
-            data,
-            health: Arc::clone(health),
-            requests: None,
-            prefix_index_limit: 0,
-        }
+    pub(super) fn new(readiness: &Readiness, clock: &Clock, pools: Vec<(String, PoolPage)>) -> Self {
+        Self { started: clock.now(), readiness: readiness.clone(), clock: clock.clone(), pools }
     }
+}
 
-    /// Adds what is read from the metrics: open streams and the size of the prefix index.
-    pub(super) fn with_metrics(mut self, requests: RequestMetrics, prefix_index_limit: usize) -> Self {
-        self.requests = Some(requests);
-        self.prefix_index_limit = prefix_index_limit;
-        self
-    }
-
+impl PoolPage {
     fn suspicion(&self, endpoint: &Endpoint) -> Option<String> {
         self.health.suspicion(endpoint).map(|s| s.cause.label().to_owned())
+    }
+
+    fn part(&self) -> PoolPart {
+        let now = self.clock.now();
+        let snapshot = self.director.services().pool.load();
+        PoolPart {
+            config_generation: self.director.plan().generation,
+            streams_open: self.requests.open_streams(),
+            buffered_bytes: self.budget.used() as u64,
+            buffered_bytes_limit: self.budget.limit() as u64,
+            prefix_index: PrefixIndexState::of(self.requests.handle(), self.prefix_index_limit as u64),
+            pool: PoolState::new(&snapshot, now, |endpoint| self.suspicion(endpoint)),
+            data_layer: serde_json::to_value(self.data.snapshot(now, &self.health)).unwrap_or_default(),
+        }
     }
 }
 
 impl StateSource for PickerState {
     fn state(&self) -> State {
-        let now = self.clock.now();
-        let snapshot = self.director.services().pool.load();
-        let data = serde_json::to_value(self.data.snapshot(now, &self.health)).unwrap_or_default();
-        State {
-            uptime_seconds: now.since(self.started).as_secs(),
-            config_generation: self.director.plan().generation,
-            streams_open: self.requests.as_ref().map_or(0, RequestMetrics::open_streams),
-            buffered_bytes: self.budget.used() as u64,
-            buffered_bytes_limit: self.budget.limit() as u64,
-            prefix_index: self.requests.as_ref().map_or_else(PrefixIndexState::default, |requests| {
-                PrefixIndexState::of(requests.handle(), self.prefix_index_limit as u64)
-            }),
-            pool: PoolState::new(&snapshot, now, |endpoint| self.suspicion(endpoint)),
-            data_layer: data,
-            ..State::of_process(&self.readiness)
+        let uptime_seconds = self.clock.now().since(self.started).as_secs();
+        let state = State { uptime_seconds, ..State::of_process(&self.readiness) };
+        match &self.pools[..] {
+            [(_, only)] => State { only: Some(only.part()), ..state },
+            several => {
+                let one = |(label, page): &(String, PoolPage)| {
+                    (label.clone(), OnePool::new(&page.readiness, page.part()))
+                };
+                State { pools: several.iter().map(one).collect(), ..state }
+            }
         }
     }
 }

@@ -83,6 +83,7 @@ pub fn opening(
             response_body_mode: response.into(),
         }),
         request: Some(Event::RequestHeaders(headers)),
+        ..ProcessingRequest::default()
     }
 }
 

@@ -19,7 +19,7 @@ pub use document::{
 pub use error::{ConfigErrors, Findings, Place, Problem};
 pub use options::{
     AdminOptions, ClusterOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, MetricsOptions,
-    OverBudget, PoolGroup, ResponseBodies, TlsOptions, TracingOptions,
+    OverBudget, PoolGroup, PoolOptions, ResponseBodies, TlsOptions, TracingOptions,
 };
 pub use resolve::{DEFAULT_DOCUMENT, LATER, Loaded, Resolved, resolve};
 pub use suggest::hint;

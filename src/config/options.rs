@@ -10,16 +10,12 @@ use std::time::Duration;
 /// Everything that `pointsman epp` was told, checked and typed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EppOptions {
-    /// Name of the pool, `default` when none was given.
-    pub pool_name: Arc<str>,
-    /// Namespace of the pool.
-    pub pool_namespace: Arc<str>,
-    /// Where the configuration comes from.
-    pub config: ConfigSource,
-    /// File of endpoints, when discovery is chosen by flag.
-    pub endpoints_file: Option<PathBuf>,
-    /// What of a Kubernetes cluster is served, where endpoints do not come from a file.
-    pub cluster: Option<ClusterOptions>,
+    /// The pools that are served: at least one.
+    pub pools: Vec<PoolOptions>,
+    /// With several pools, the header that names a request's pool, in lower case; `None` takes no header's word.
+    pub pool_header: Option<String>,
+    /// With several pools, the attribute that names a request's pool.
+    pub pool_attribute: String,
     /// Whether only one replica at a time is ready.
     pub leader_election: bool,
     /// Load Alpha plugins without a warning.
@@ -36,8 +32,6 @@ pub struct EppOptions {
     pub listen: ListenOptions,
     /// Its limits.
     pub limits: Limits,
-    /// Bytes of all approximate prefix indexes together.
-    pub prefix_index_bytes: usize,
     /// Period of the metrics pollers, at least 50 ms.
     pub poll_interval: Duration,
     /// Whether idle and slow metrics pages are fetched less often.
@@ -56,6 +50,27 @@ pub struct EppOptions {
     pub legacy_metrics: bool,
     /// The variable `POD_NAME`, for the resource of traces.
     pub pod_name: Option<Arc<str>>,
+}
+
+/// One pool that is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolOptions {
+    /// Its name, `default` when none was given.
+    pub name: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// What it is called among several: its name, with the namespace in front where that is not the picker's.
+    pub label: Arc<str>,
+    /// Where its configuration comes from.
+    pub config: ConfigSource,
+    /// File of endpoints, when discovery is chosen by flag.
+    pub endpoints_file: Option<PathBuf>,
+    /// What of a Kubernetes cluster is served, where endpoints do not come from a file.
+    pub cluster: Option<ClusterOptions>,
+    /// Bytes of its request bodies in memory at once.
+    pub max_buffered_bytes: usize,
+    /// Bytes of its approximate prefix indexes together.
+    pub prefix_index_bytes: usize,
 }
 
 /// What of a Kubernetes cluster is served.
@@ -185,9 +200,7 @@ pub struct AdminOptions {
 pub struct Limits {
     /// Largest request body.
     pub max_body_bytes: usize,
-    /// Request bodies in memory at once.
-    pub max_buffered_bytes: usize,
-    /// What happens over that.
+    /// What happens when the bodies in memory are over their cap.
     pub over_budget: OverBudget,
     /// What is wanted of response bodies.
     pub response_bodies: ResponseBodies,

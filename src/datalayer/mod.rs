@@ -25,6 +25,7 @@ use crate::endpoint::Endpoint;
 use crate::endpoint::health::HealthTracker;
 use crate::plugin::{ExtractorSpec, PluginType, SourceSpec};
 use crate::pool::{PoolReader, PoolSnapshot};
+use crate::telemetry::scope::inherited;
 use job::Job;
 use pace::Pace;
 use parking_lot::Mutex;
@@ -171,7 +172,8 @@ impl DataLayer {
         });
         for (slot, endpoint) in wanted {
             running.entry(slot).or_insert_with(|| {
-                let task = tasks.spawn(poller::run(Arc::clone(&self.shared), self.state_of(endpoint)));
+                let task =
+                    tasks.spawn(inherited(poller::run(Arc::clone(&self.shared), self.state_of(endpoint))));
                 Running { endpoint: Arc::clone(endpoint), task }
             });
         }

@@ -34,6 +34,14 @@ pub enum RouteError {
     /// Neither the body nor a rewrite names a model.
     #[error("model not found in request body: set `model` to one of the served models")]
     NoModel,
+    /// The gateway names a pool that is not served here.
+    #[error(
+        "the request is routed to a pool that this picker does not serve: the gateway's route must name another"
+    )]
+    UnknownPool,
+    /// There are several pools and nothing says which one is meant.
+    #[error("the request is not routed to a pool: the gateway's route must name one")]
+    NoPool,
     /// No endpoint lists the model, and the operator asked to refuse such requests.
     #[error("model `{0}` is served by no endpoint of this pool: GET /v1/models lists what is served")]
     ModelNotServed(String),
@@ -104,7 +112,7 @@ impl RouteError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Body(_) | Self::NoModel => ErrorClass::BadRequest,
-            Self::ModelNotServed(_) => ErrorClass::NotFound,
+            Self::ModelNotServed(_) | Self::UnknownPool | Self::NoPool => ErrorClass::NotFound,
             Self::BodyTooLarge { .. } => ErrorClass::TooLarge,
             Self::BodyIdle { .. } => ErrorClass::Timeout,
             Self::Shed | Self::Declined { .. } | Self::Schedule(ScheduleError::Filtered { .. }) => {

@@ -32,6 +32,8 @@ pub struct Facts {
     pub content_length: Option<u64>,
     /// CONNECT or an upgrade: what follows is no body and may never end.
     pub tunnel: bool,
+    /// A header that was taken out before anybody looked, and that the proxy still has.
+    pub taken_out: Option<Bytes>,
 }
 
 impl Facts {

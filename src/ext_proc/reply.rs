@@ -88,6 +88,9 @@ pub fn pick<R: RoutedRequest>(route: &R, facts: &Facts, new_length: Option<u64>)
     for (name, _) in facts.control.iter() {
         changes.remove(name.to_owned());
     }
+    if let Some(name) = &facts.taken_out {
+        changes.remove(name.clone());
+    }
     let common = CommonResponse {
         header_mutation: changes.into_message(),
         clear_route_cache: true,

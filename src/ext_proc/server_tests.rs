@@ -7,9 +7,10 @@ use crate::ext_proc::testing::{
     DESTINATION, Fake, Script, immediate, kinds, request_body, request_headers, set_header,
 };
 use crate::ext_proc::tls::TlsOptions;
-use crate::ext_proc::{ExtProc, Limits, Meters};
+use crate::ext_proc::{ExtProc, Lane, Limits, Meters, Pools};
 use crate::proto::ext_proc::{PROCESS_PATH, ProcessingRequest, ProcessingResponse};
 use crate::request::names;
+use crate::telemetry::Scope;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{Stream, StreamExt, stream};
 use http_body_util::{BodyExt, StreamBody};
@@ -35,8 +36,9 @@ async fn start(tls: Option<Tls>, max_message: usize, drain: Duration) -> Running
     let fake = Fake::new(Script { opaque: true, ..Script::default() });
     let budget = Budget::new(1 << 30);
     let (router, held) = (Arc::clone(&fake), Arc::clone(&budget));
-    let service =
-        ExtProc::new(router, Clock::system(), Limits::default(), held, Meters::new(false), max_message);
+    let meters = Arc::new(Meters::new(false));
+    let lane = Lane { router, budget: held, meters, scope: Scope::default() };
+    let service = ExtProc::new(Pools::one(lane), Clock::system(), Limits::default(), max_message);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();

@@ -1,9 +1,8 @@
 //! The gRPC service `envoy.service.ext_proc.v3.ExternalProcessor`.
 
-use super::budget::Budget;
 use super::exchange::{Exchange, Limits};
-use super::meters::Meters;
-use super::stream::Replies;
+use super::pools::{Place, Pools};
+use super::stream::Answers;
 use crate::clock::Clock;
 use crate::director::Router;
 use crate::proto::ext_proc::{PROCESS_PATH, ProcessingRequest, ProcessingResponse, SERVICE};
@@ -20,12 +19,19 @@ use tonic_prost::ProstCodec;
 /// What every stream works with.
 #[derive(Debug)]
 pub(super) struct Shared<D> {
-    pub(super) router: Arc<D>,
+    pub(super) pools: Pools<D>,
     pub(super) clock: Clock,
-    pub(super) limits: Limits,
-    pub(super) budget: Arc<Budget>,
-    pub(super) meters: Arc<Meters>,
+    limits: Limits,
     max_message_bytes: usize,
+}
+
+impl<D: Router> Shared<D> {
+    /// A fresh exchange of the pool at `place`.
+    pub(super) fn exchange(&self, place: Place) -> Exchange<D> {
+        let lane = self.pools.lane(place);
+        let (router, budget) = (Arc::clone(&lane.router), Arc::clone(&lane.budget));
+        Exchange::new(router, self.limits, budget, Arc::clone(&lane.meters))
+    }
 }
 
 /// The service. One stream is one HTTP request.
@@ -39,36 +45,20 @@ impl<D> Clone for ExtProc<D> {
 }
 
 impl<D: Router> ExtProc<D> {
-    /// The service over `router`. Messages over `max_message_bytes` are refused; it should be the body cap and 1 MiB,
+    /// The service over `pools`. Messages over `max_message_bytes` are refused; it should be the body cap and 1 MiB,
     /// so that a body that comes in one message meets the body cap first.
-    pub fn new(
-        router: Arc<D>,
-        clock: Clock,
-        limits: Limits,
-        budget: Arc<Budget>,
-        meters: Meters,
-        max_message_bytes: usize,
-    ) -> Self {
-        let meters = Arc::new(meters);
-        Self(Arc::new(Shared { router, clock, limits, budget, meters, max_message_bytes }))
-    }
-
-    /// A fresh exchange, as a stream gets it.
-    pub fn exchange(&self) -> Exchange<D> {
-        let shared = &self.0;
-        let (router, budget) = (Arc::clone(&shared.router), Arc::clone(&shared.budget));
-        Exchange::new(router, shared.limits, budget, Arc::clone(&shared.meters))
+    pub fn new(pools: Pools<D>, clock: Clock, limits: Limits, max_message_bytes: usize) -> Self {
+        Self(Arc::new(Shared { pools, clock, limits, max_message_bytes }))
     }
 }
 
 impl<D: Router> StreamingService<ProcessingRequest> for ExtProc<D> {
     type Response = ProcessingResponse;
-    type ResponseStream = Replies<D>;
-    type Future = Ready<Result<Response<Replies<D>>, Status>>;
+    type ResponseStream = Answers<D>;
+    type Future = Ready<Result<Response<Answers<D>>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<ProcessingRequest>>) -> Self::Future {
-        let replies = Replies::new(Arc::clone(&self.0), self.exchange(), request.into_inner());
-        ready(Ok(Response::new(replies)))
+        ready(Ok(Response::new(Answers::new(Arc::clone(&self.0), request.into_inner()))))
     }
 }
 

@@ -1,6 +1,8 @@
-//! Drives one exchange: pulls messages in and replies out, without a task or a channel of its own.
+//! Drives one exchange: pulls messages in and replies out, without a task or a channel of its own. Where there are several
+//! pools, the first message says which one's exchange it is.
 
 use super::exchange::{Exchange, OutOfOrder, Step};
+use super::pools::{Choice, Lane, Place};
 use super::service::Shared;
 use crate::director::{RouteError, Router};
 use crate::proto::ext_proc::{Event, ProcessingRequest, ProcessingResponse, Reply};
@@ -16,9 +18,98 @@ use tonic::{Code, Status, Streaming};
 
 type Decision<R> = Pin<Box<dyn Future<Output = Result<R, RouteError>> + Send>>;
 
+/// The answers on one stream.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is what nearly every stream is nearly all of the time"
+)]
+pub enum Answers<D: Router> {
+    /// The pool is not known before the first message.
+    Choosing(Choosing<D>),
+    /// The pool's exchange runs.
+    Chosen(Replies<D>),
+    /// The request belongs to no pool: the refusal, until it is taken.
+    Refused(Option<Box<ProcessingResponse>>),
+}
+
+/// A stream whose first message is waited for.
+pub struct Choosing<D> {
+    shared: Arc<Shared<D>>,
+    inbound: Option<Streaming<ProcessingRequest>>,
+}
+
+impl<D: Router> Answers<D> {
+    pub(super) fn new(shared: Arc<Shared<D>>, inbound: Streaming<ProcessingRequest>) -> Self {
+        if shared.pools.chooser().is_some() {
+            return Self::Choosing(Choosing { shared, inbound: Some(inbound) });
+        }
+        let place = Place::default();
+        let exchange = shared.exchange(place);
+        Self::Chosen(Replies::new(shared, place, exchange, inbound))
+    }
+}
+
+impl<D: Router> Choosing<D> {
+    /// Waits for a message that says something. `None` when the stream ended before.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Answers<D>, Status>>> {
+        loop {
+            let Some(inbound) = &mut self.inbound else { return Poll::Ready(None) };
+            let mut message = match std::task::ready!(Pin::new(inbound).poll_next(cx)) {
+                Some(Ok(message)) if message.request.is_none() => continue,
+                Some(Ok(message)) => message,
+                other => return Poll::Ready(other.and_then(Result::err).map(Err)),
+            };
+            let (Some(chooser), Some(inbound)) = (self.shared.pools.chooser(), self.inbound.take()) else {
+                return Poll::Ready(None);
+            };
+            return Poll::Ready(Some(Ok(match chooser.choose(&mut message, self.shared.clock.now()) {
+                Choice::Refused(refusal) => Answers::Refused(Some(refusal)),
+                Choice::Pool(place, header) => {
+                    let mut exchange = self.shared.exchange(place);
+                    exchange.take_out(header);
+                    let mut replies = Replies::new(Arc::clone(&self.shared), place, exchange, inbound);
+                    replies.in_scope(|replies| replies.accept(message));
+                    Answers::Chosen(replies)
+                }
+            })));
+        }
+    }
+}
+
+impl<D: Router> Stream for Answers<D> {
+    type Item = Result<ProcessingResponse, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if let Self::Choosing(choosing) = this {
+            match std::task::ready!(choosing.poll(cx)) {
+                None => return Poll::Ready(None),
+                Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+                Some(Ok(chosen)) => *this = chosen,
+            }
+        }
+        match this {
+            Self::Chosen(replies) => replies.in_scope(|replies| replies.poll_reply(cx)),
+            Self::Refused(refusal) => Poll::Ready(refusal.take().map(|refusal| Ok(*refusal))),
+            Self::Choosing(_) => Poll::Ready(None),
+        }
+    }
+}
+
+impl<D: Router> std::fmt::Debug for Answers<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Choosing(_) => "Choosing",
+            Self::Chosen(_) => "Chosen",
+            Self::Refused(_) => "Refused",
+        })
+    }
+}
+
 /// The replies of one stream. Polling it reads what came, asks the router, and minds the deadline.
 pub struct Replies<D: Router> {
     shared: Arc<Shared<D>>,
+    place: Place,
     exchange: Exchange<D>,
     inbound: Streaming<ProcessingRequest>,
     decision: Option<Decision<D::Route>>,
@@ -57,14 +148,16 @@ impl<D: Router> std::fmt::Debug for Replies<D> {
 }
 
 impl<D: Router> Replies<D> {
-    pub(super) fn new(
+    fn new(
         shared: Arc<Shared<D>>,
+        place: Place,
         exchange: Exchange<D>,
         inbound: Streaming<ProcessingRequest>,
     ) -> Self {
-        shared.meters.stream_opened();
+        shared.pools.lane(place).meters.stream_opened();
         Self {
             shared,
+            place,
             exchange,
             inbound,
             decision: None,
@@ -75,6 +168,19 @@ impl<D: Router> Replies<D> {
             code: None,
             busy: Busy::default(),
         }
+    }
+
+    fn lane(&self) -> &Lane<D> {
+        self.shared.pools.lane(self.place)
+    }
+
+    /// Runs `work` so that whatever it counts is counted for its pool.
+    fn in_scope<R>(&mut self, work: impl FnOnce(&mut Self) -> R) -> R {
+        if self.lane().scope.is_process() {
+            return work(self);
+        }
+        let scope = self.lane().scope.clone();
+        scope.run(|| work(self))
     }
 
     /// The lines that tools look for at debug level.
@@ -92,7 +198,7 @@ impl<D: Router> Replies<D> {
         match step {
             Step::Wait => {}
             Step::Route(envelope) => {
-                let router = Arc::clone(&self.shared.router);
+                let router = Arc::clone(&self.lane().router);
                 self.decision = Some(Box::pin(async move { router.route(*envelope).await }));
             }
             Step::End(Ok(())) => self.over = Some(Ok(())),
@@ -130,11 +236,7 @@ impl<D: Router> Replies<D> {
         match Pin::new(&mut self.inbound).poll_next(cx) {
             Poll::Pending => false,
             Poll::Ready(Some(Ok(message))) => {
-                let of_response = of_response(&message);
-                let began = self.shared.clock.now();
-                let step = self.exchange.on_message(message, began);
-                self.busy.on_message(self.shared.clock.now().since(began), of_response);
-                self.follow(step);
+                self.accept(message);
                 true
             }
             Poll::Ready(None) => {
@@ -146,6 +248,15 @@ impl<D: Router> Replies<D> {
                 true
             }
         }
+    }
+
+    /// A message came.
+    fn accept(&mut self, message: ProcessingRequest) {
+        let of_response = of_response(&message);
+        let began = self.shared.clock.now();
+        let step = self.exchange.on_message(message, began);
+        self.busy.on_message(self.shared.clock.now().since(began), of_response);
+        self.follow(step);
     }
 
     /// The stream broke. Proxies also break streams of requests that went well, so this says nothing about the request.
@@ -184,26 +295,24 @@ impl<D: Router> Replies<D> {
     }
 }
 
-impl<D: Router> Stream for Replies<D> {
-    type Item = Result<ProcessingResponse, Status>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
+impl<D: Router> Replies<D> {
+    /// The next reply; `None` when the stream is over.
+    fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ProcessingResponse, Status>>> {
         loop {
-            if let Some(reply) = this.exchange.pull() {
-                this.speak_of(&reply);
+            if let Some(reply) = self.exchange.pull() {
+                self.speak_of(&reply);
                 return Poll::Ready(Some(Ok(reply)));
             }
-            match &mut this.over {
+            match &mut self.over {
                 Some(Ok(())) => return Poll::Ready(None),
                 Some(end @ Err(_)) => {
                     let ended = std::mem::replace(end, Ok(()));
-                    this.code = ended.as_ref().err().map(|status| code_name(status.code()));
+                    self.code = ended.as_ref().err().map(|status| code_name(status.code()));
                     return Poll::Ready(ended.err().map(Err));
                 }
                 None => {}
             }
-            if !(this.poll_decision(cx) || this.poll_inbound(cx) || this.poll_deadline(cx)) {
+            if !(self.poll_decision(cx) || self.poll_inbound(cx) || self.poll_deadline(cx)) {
                 return Poll::Pending;
             }
         }
@@ -212,9 +321,13 @@ impl<D: Router> Stream for Replies<D> {
 
 impl<D: Router> Drop for Replies<D> {
     fn drop(&mut self) {
-        self.exchange.on_closed();
-        self.shared.meters.stream_ended(self.code, self.opened.elapsed());
-        self.shared.meters.busy(self.busy.request, self.busy.response);
+        self.in_scope(|this| {
+            this.decision = None;
+            this.exchange.on_closed();
+            let meters = &this.lane().meters;
+            meters.stream_ended(this.code, this.opened.elapsed());
+            meters.busy(this.busy.request, this.busy.response);
+        });
     }
 }
 

@@ -238,7 +238,7 @@ impl Driver {
 }
 
 pub(crate) fn message(event: Event) -> ProcessingRequest {
-    ProcessingRequest { metadata_context: None, protocol_config: None, request: Some(event) }
+    ProcessingRequest { request: Some(event), ..ProcessingRequest::default() }
 }
 
 pub(crate) fn header_list(pairs: &[(&str, &str)]) -> Option<HeaderMap> {

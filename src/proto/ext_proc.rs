@@ -1,6 +1,6 @@
 //! `envoy.service.ext_proc.v3`: the external processing protocol.
 
-use super::metadata::{Metadata, Struct};
+use super::metadata::{Metadata, Namespace, Struct};
 use bytes::Bytes;
 
 /// Full name of the gRPC service.
@@ -14,6 +14,10 @@ pub struct ProcessingRequest {
     /// What the proxy's filters know.
     #[prost(message, optional, tag = "8")]
     pub metadata_context: Option<Metadata>,
+    /// Values of the attributes that the proxy is configured to send, by the name of its filter; on the first message of a
+    /// direction only.
+    #[prost(message, repeated, tag = "9")]
+    pub attributes: Vec<Namespace>,
     /// How bodies are sent; on the first message of a stream only.
     #[prost(message, optional, tag = "11")]
     pub protocol_config: Option<ProtocolConfiguration>,

@@ -1,10 +1,10 @@
 //! Logs: one JSON object a line on standard error, in the reference's shape.
 //!
-//! `level`, `ts` (seconds since 1970 with fractions), `logger`, `caller`, `msg`, then the event's own fields. A thread of
-//! its own writes, so that a slow reader of standard error never holds a request up; what it cannot take is dropped
+//! `level`, `ts` (seconds since 1970 with fractions), `logger`, `caller`, `msg`, then the event's own fields; with several
+//! pools `pool` where something is said of one. A thread of its own writes, so that a slow reader of standard error never holds a request up; what it cannot take is dropped
 //! and counted.
 
-use super::names;
+use super::{Scope, names};
 use crate::clock::Moment;
 use serde_json::{Map, Value};
 use std::fmt;
@@ -149,6 +149,9 @@ fn line(event: &Event<'_>, now: Duration) -> Vec<u8> {
         // An event's own field never replaces one of the fixed five.
         line.entry(name).or_insert(value);
     }
+    if let Some(pool) = Scope::current().pool() {
+        line.entry("pool").or_insert_with(|| pool.into());
+    }
     let mut text = Value::Object(line).to_string().into_bytes();
     text.push(b'\n');
     text
@@ -285,6 +288,20 @@ mod tests {
         assert!(line["caller"].as_str().unwrap().starts_with("telemetry/logs.rs:"));
         assert_eq!(line["msg"], "something happened");
         assert_eq!((&line["answer"], &line["name"]), (&Value::from(42), &Value::from("a\"b")));
+    }
+
+    #[test]
+    fn what_is_said_of_a_pool_among_several_names_it() {
+        let metrics = crate::telemetry::MetricsHandle::detached(false).of_pool("ns/b");
+        let lines = logged(LevelFilter::INFO, || {
+            tracing::info!("of nobody");
+            Scope::of(metrics).run(|| {
+                tracing::info!("of the pool");
+                tracing::info!(pool = "own", "as the event has it");
+            });
+        });
+        let pools: Vec<_> = lines.iter().map(|line| line["pool"].clone()).collect();
+        assert_eq!(pools, [Value::Null, "ns/b".into(), "own".into()]);
     }
 
     #[test]

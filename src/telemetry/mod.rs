@@ -17,10 +17,12 @@ mod process;
 pub mod recorder;
 pub mod redact;
 pub mod requests;
+pub mod scope;
 mod series;
 mod text;
 pub mod traces;
 
 pub use recorder::MetricsHandle;
 pub use requests::RequestMetrics;
+pub use scope::Scope;
 pub use series::{Finished, RequestSeries, RunningGuard};

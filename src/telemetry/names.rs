@@ -26,6 +26,9 @@ pub struct Old {
     pub labels: &'static [(&'static str, &'static str)],
 }
 
+/// The label that names the pool where a process serves several.
+pub const POOL_LABEL: &str = "inference_pool";
+
 /// One metric family.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Family {

@@ -3,6 +3,8 @@
 //! Counters and gauges live in the Prometheus exporter. Histograms live here, as fixed buckets, because the exporter
 //! keeps every value until the page is read: at a few million streamed tokens a second that is memory without a bound.
 //! A family with an older twin is counted under both names when legacy metrics are on; whoever counts does not notice.
+//!
+//! With several pools each has a view of its own of the same page: what is counted through it carries the pool's label.
 
 use super::histogram::FixedHistogram;
 use super::names::{self, FAMILIES, Family, Kind, Old};
@@ -14,6 +16,7 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use parking_lot::{Mutex, RwLock};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,26 +28,49 @@ static METADATA: Metadata<'static> = Metadata::new("pointsman", Level::INFO, Non
 
 /// Families that only exist when a flag asks for them, so they are not shown as zero from the start.
 const ON_REQUEST: [&str; 2] = [names::STREAMS_IN_FLIGHT, names::STREAM_DURATION];
+/// Families of the process, whatever pools it serves.
+const OF_PROCESS: [&str; 3] = [names::LEADER, names::LOGS_DROPPED, names::DRAINING];
 
 /// A recorder was installed in this process before.
 #[derive(Debug, thiserror::Error)]
 #[error("metrics are already set up in this process: install the recorder once, at the start")]
 pub struct AlreadyInstalled;
 
+/// Whose numbers are on the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// One pool: no series names it.
+    OnePool,
+    /// Several: what belongs to one of them is counted through [`MetricsHandle::of_pool`].
+    SeveralPools,
+}
+
 /// Sets up metrics for the process: from here on the `metrics` macros count. `legacy` also writes the older names.
-pub fn install(legacy: bool) -> Result<MetricsHandle, AlreadyInstalled> {
-    let handle = MetricsHandle::detached(legacy);
+pub fn install(legacy: bool, scale: Scale) -> Result<MetricsHandle, AlreadyInstalled> {
+    let handle = MetricsHandle::new(legacy, scale);
     metrics::set_global_recorder(handle.clone()).map_err(|_e| AlreadyInstalled)?;
     Ok(handle)
 }
 
-/// The metrics of the process; clones share them.
+/// The metrics of the process, or one pool's view of them; clones share both.
 #[derive(Clone)]
-pub struct MetricsHandle(Arc<Registry>);
+pub struct MetricsHandle {
+    registry: Arc<Registry>,
+    view: Arc<View>,
+}
+
+/// What is one pool's own.
+#[derive(Default)]
+struct View {
+    /// The pool that every series names; `None` with a single pool, and for what belongs to no pool.
+    pool: Option<SharedString>,
+    /// Gauges without labels of their own, to be read back.
+    plain_gauges: RwLock<BTreeMap<String, Arc<AtomicU64>>>,
+}
 
 impl std::fmt::Debug for MetricsHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "MetricsHandle(legacy: {})", self.0.legacy)
+        write!(f, "MetricsHandle(legacy: {}, pool: {:?})", self.registry.legacy, self.view.pool)
     }
 }
 
@@ -56,10 +82,9 @@ struct Registry {
     histograms: RwLock<BTreeMap<String, HistogramSeries>>,
     families: HashMap<&'static str, &'static Family>,
     legacy: bool,
-    /// Gauges without labels, to be read back.
-    plain_gauges: RwLock<BTreeMap<String, Arc<AtomicU64>>>,
     unlisted: Mutex<BTreeSet<String>>,
-    pool_rows: Mutex<Arc<Vec<Row>>>,
+    /// Rows by the label of their pool.
+    pool_rows: Mutex<BTreeMap<String, Arc<Vec<Row>>>>,
 }
 
 /// One value that is written on the page as it stands.
@@ -73,30 +98,51 @@ pub(super) struct Row {
 impl MetricsHandle {
     /// Metrics that belong to nobody else: what tests use.
     pub fn detached(legacy: bool) -> Self {
-        let handle = Self(Arc::new(Registry {
+        Self::new(legacy, Scale::OnePool)
+    }
+
+    /// Metrics that count for nobody else.
+    pub fn new(legacy: bool, scale: Scale) -> Self {
+        let registry = Arc::new(Registry {
             plain: PrometheusBuilder::new().build_recorder(),
             histograms: RwLock::default(),
             families: FAMILIES.iter().map(|f| (f.name, f)).collect(),
             legacy,
-            plain_gauges: RwLock::default(),
             unlisted: Mutex::default(),
             pool_rows: Mutex::default(),
-        }));
-        for family in FAMILIES {
-            handle.describe(family);
-        }
+        });
+        FAMILIES.iter().for_each(|family| registry.describe(family));
+        let handle = Self { registry, view: Arc::default() };
+        let shown = |f: &&Family| scale == Scale::OnePool || OF_PROCESS.contains(&f.name);
+        FAMILIES.iter().filter(shown).for_each(|family| handle.show(family));
         let build = [("commit", option_env!("POINTSMAN_COMMIT").unwrap_or("unknown")), ("build_ref", BUILD)];
         handle.gauge(names::INFO, &build).set(1.0);
         handle
     }
 
+    /// The view of the pool `label`: the same page, on which everything that is counted through the view has the label
+    /// [`names::POOL_LABEL`]. Families without other labels are shown as zero from here on.
+    #[must_use]
+    pub fn of_pool(&self, label: &str) -> Self {
+        let handle = self.seen_by(label);
+        FAMILIES.iter().filter(|f| !OF_PROCESS.contains(&f.name)).for_each(|family| handle.show(family));
+        handle
+    }
+
+    /// The same for a moment: it can set what [`MetricsHandle::of_pool`] shows, and reads nothing back.
+    #[must_use]
+    pub fn seen_by(&self, label: &str) -> Self {
+        let view = View { pool: Some(label.to_owned().into()), ..View::default() };
+        Self { registry: Arc::clone(&self.registry), view: Arc::new(view) }
+    }
+
     /// The page in the Prometheus text format 0.0.4.
     pub fn render(&self) -> String {
-        let mut page = self.0.plain.handle().render();
-        self.0.write_histograms(&mut page);
-        let rows = Arc::clone(&self.0.pool_rows.lock());
-        self.0.write_rows(&mut page, &rows);
-        self.0.write_rows(&mut page, &process::rows());
+        let mut page = self.registry.plain.handle().render();
+        self.registry.write_histograms(&mut page);
+        let rows = self.registry.all_pool_rows();
+        self.registry.write_rows(&mut page, &rows);
+        self.registry.write_rows(&mut page, &process::rows());
         page
     }
 
@@ -112,44 +158,53 @@ impl MetricsHandle {
     pub fn histogram(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
         self.register_histogram(&key(name, labels), &METADATA)
     }
-    /// Value of a gauge without labels; `None` when there is none of this name.
+    /// Value of a gauge without labels, as counted through this view; `None` when there is none of this name.
     pub fn value(&self, name: &str) -> Option<f64> {
-        let gauges = self.0.plain_gauges.read();
+        let gauges = self.view.plain_gauges.read();
         gauges.get(name).map(|bits| f64::from_bits(bits.load(Ordering::Acquire)))
+    }
+    /// The pool that every series of this view names.
+    pub fn pool(&self) -> Option<&str> {
+        self.view.pool.as_deref()
     }
     /// Whether older names are written too.
     pub fn legacy(&self) -> bool {
-        self.0.legacy
+        self.registry.legacy
     }
     /// Names that were counted under and do not stand in the table: a mistake that tests look for.
     pub fn unlisted(&self) -> Vec<String> {
-        self.0.unlisted.lock().iter().cloned().collect()
+        self.registry.unlisted.lock().iter().cloned().collect()
     }
 
-    pub(super) fn set_pool_rows(&self, rows: Vec<Row>) {
-        *self.0.pool_rows.lock() = Arc::new(rows);
-    }
-
-    fn describe(&self, family: &'static Family) {
-        let plain = &self.0.plain;
-        let old = family.old.filter(|_| self.0.legacy);
-        let texts = [(family.name, family.help_line())].into_iter();
-        for (name, help) in texts.chain(old.map(|o| (o.name, family.old_help_line()))) {
-            match family.kind {
-                Kind::Counter => plain.describe_counter(name.into(), None, help.into()),
-                Kind::Gauge => plain.describe_gauge(name.into(), None, help.into()),
-                Kind::Histogram(_) => {}
-            }
+    /// Replaces the rows of this view's pool.
+    pub(super) fn set_pool_rows(&self, mut rows: Vec<Row>) {
+        let pool = self.view.pool.as_deref().unwrap_or_default().to_owned();
+        if !pool.is_empty() {
+            rows.iter_mut().for_each(|row| row.labels.push((names::POOL_LABEL, pool.clone())));
         }
+        self.registry.pool_rows.lock().insert(pool, Arc::new(rows));
+    }
+
+    /// Shows a family without labels as zero from the start, so that a rate over the first event is not lost.
+    fn show(&self, family: &'static Family) {
         let read_elsewhere = process::NAMES.contains(&family.name) || ON_REQUEST.contains(&family.name);
         if family.labels.is_empty() && !read_elsewhere {
-            // Shown as zero from the start, so that a rate over the first event is not lost.
             match family.kind {
                 Kind::Counter => drop(self.counter(family.name, &[])),
                 Kind::Gauge => drop(self.gauge(family.name, &[])),
                 Kind::Histogram(_) => drop(self.histogram(family.name, &[])),
             }
         }
+    }
+
+    /// The key as it stands on the page.
+    fn placed<'a>(&self, key: &'a Key) -> Cow<'a, Key> {
+        let label = self.view.pool.as_ref().map(|pool| Label::new(names::POOL_LABEL, pool.clone()));
+        label.map_or(Cow::Borrowed(key), |label| Cow::Owned(key.with_extra_labels(vec![label])))
+    }
+
+    fn old_twin(&self, key: &Key) -> Option<Key> {
+        self.registry.old_twin(key).map(|old| self.placed(&old).into_owned())
     }
 }
 
@@ -167,6 +222,31 @@ fn old_key(old: Old, key: &Key) -> Key {
 }
 
 impl Registry {
+    fn describe(&self, family: &'static Family) {
+        let plain = &self.plain;
+        let old = family.old.filter(|_| self.legacy);
+        let texts = [(family.name, family.help_line())].into_iter();
+        for (name, help) in texts.chain(old.map(|o| (o.name, family.old_help_line()))) {
+            match family.kind {
+                Kind::Counter => plain.describe_counter(name.into(), None, help.into()),
+                Kind::Gauge => plain.describe_gauge(name.into(), None, help.into()),
+                Kind::Histogram(_) => {}
+            }
+        }
+    }
+
+    /// The rows of every pool, those of one family together.
+    fn all_pool_rows(&self) -> Arc<Vec<Row>> {
+        let pools: Vec<_> = self.pool_rows.lock().values().map(Arc::clone).collect();
+        if let [one] = &pools[..] {
+            return Arc::clone(one);
+        }
+        let mut rows: Vec<Row> = pools.iter().flat_map(|rows| rows.iter().cloned()).collect();
+        let place = |row: &Row| pool_gauges::FAMILIES.iter().position(|name| *name == row.family);
+        rows.sort_by_key(place);
+        Arc::new(rows)
+    }
+
     fn family(&self, name: &str) -> Option<&'static Family> {
         let family = self.families.get(name).copied();
         if family.is_none() {
@@ -220,8 +300,9 @@ impl Registry {
             text::header(page, old.name, family.type_word(), &family.old_help_line());
             for row in block {
                 let value = |from: &str| row.labels.iter().find(|(n, _)| *n == from).map(|(_, v)| v.clone());
-                let labels: text::LabelPairs =
+                let mut labels: text::LabelPairs =
                     old.labels.iter().map(|(to, from)| (*to, value(from).unwrap_or_default())).collect();
+                labels.extend(value(names::POOL_LABEL).map(|pool| (names::POOL_LABEL, pool)));
                 text::line(page, old.name, &labels, None, row.value);
             }
             page.push('\n');
@@ -267,20 +348,19 @@ impl HistogramFn for Both<Arc<FixedHistogram>> {
 
 impl Recorder for MetricsHandle {
     fn describe_counter(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
-        self.0.plain.describe_counter(name, unit, text);
+        self.registry.plain.describe_counter(name, unit, text);
     }
     fn describe_gauge(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
-        self.0.plain.describe_gauge(name, unit, text);
+        self.registry.plain.describe_gauge(name, unit, text);
     }
     /// The table describes histograms.
     fn describe_histogram(&self, _name: KeyName, _unit: Option<Unit>, _text: SharedString) {}
 
     fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
-        let new = self.0.plain.register_counter(key, metadata);
-        match self.0.old_twin(key) {
-            Some(old) => {
-                Counter::from_arc(Arc::new(Both(new, self.0.plain.register_counter(&old, metadata))))
-            }
+        let plain = &self.registry.plain;
+        let new = plain.register_counter(&self.placed(key), metadata);
+        match self.old_twin(key) {
+            Some(old) => Counter::from_arc(Arc::new(Both(new, plain.register_counter(&old, metadata)))),
             None => new,
         }
     }
@@ -290,26 +370,28 @@ impl Recorder for MetricsHandle {
             // The pool's refresh writes these, so that endpoints that left are gone from the page too.
             return Gauge::noop();
         }
-        let mut new = self.0.plain.register_gauge(key, metadata);
+        let plain = &self.registry.plain;
+        let mut new = plain.register_gauge(&self.placed(key), metadata);
         if key.labels().len() == 0 {
-            let mut mirrors = self.0.plain_gauges.write();
+            let mut mirrors = self.view.plain_gauges.write();
             let mirror = mirrors.entry(key.name().to_owned()).or_insert_with(|| Arc::new(AtomicU64::new(0)));
             new = Gauge::from_arc(Arc::new(Both(new, Gauge::from_arc(Arc::clone(mirror)))));
         }
-        match self.0.old_twin(key) {
-            Some(old) => Gauge::from_arc(Arc::new(Both(new, self.0.plain.register_gauge(&old, metadata)))),
+        match self.old_twin(key) {
+            Some(old) => Gauge::from_arc(Arc::new(Both(new, plain.register_gauge(&old, metadata)))),
             None => new,
         }
     }
 
     fn register_histogram(&self, key: &Key, _metadata: &Metadata<'_>) -> Histogram {
-        let bounds = match self.0.family(key.name()).map(|f| f.kind) {
+        let registry = &self.registry;
+        let bounds = match registry.family(key.name()).map(|f| f.kind) {
             Some(Kind::Histogram(bounds)) => bounds,
             _ => buckets::FAST,
         };
-        let new = self.0.fixed(key, bounds);
-        match self.0.old_twin(key) {
-            Some(old) => Histogram::from_arc(Arc::new(Both(new, self.0.fixed(&old, bounds)))),
+        let new = registry.fixed(&self.placed(key), bounds);
+        match self.old_twin(key) {
+            Some(old) => Histogram::from_arc(Arc::new(Both(new, registry.fixed(&old, bounds)))),
             None => Histogram::from_arc(new),
         }
     }
@@ -419,6 +501,33 @@ mod tests {
         assert!(page.contains("llm_d_epp_scheduler_e2e_duration_seconds_count 0\n"));
         assert!(page.contains("inference_extension_scheduler_e2e_duration_seconds_count 0\n"));
         assert!(!page.contains("extproc_stream_duration"));
+    }
+
+    #[test]
+    fn what_is_counted_through_the_view_of_a_pool_names_it() {
+        let metrics = MetricsHandle::new(true, Scale::SeveralPools);
+        let (a, b) = (metrics.of_pool("a"), metrics.of_pool("ns/b"));
+        a.counter(names::REQUEST_TOTAL, &L4).increment(3);
+        metrics::with_local_recorder(&b, || metrics::counter!(names::ATTEMPTS).increment(2));
+        b.gauge(names::STREAMS_OPEN, &[]).set(7.0);
+        b.histogram(names::SCHEDULER_E2E, &[]).record(1.0);
+        let page = a.render();
+        assert_eq!(
+            lines(&page, "inference_objective_request_total"),
+            [
+                r#"inference_objective_request_total{model_name="m",target_model_name="t",priority="2",inference_pool="a"} 3"#
+            ]
+        );
+        assert_eq!(
+            lines(&page, names::ATTEMPTS),
+            [
+                r#"pointsman_attempts_total{inference_pool="a"} 0"#,
+                r#"pointsman_attempts_total{inference_pool="ns/b"} 2"#
+            ]
+        );
+        assert!(page.contains("scheduler_e2e_duration_seconds_count{inference_pool=\"ns/b\"} 1\n"));
+        assert_eq!((a.value(names::STREAMS_OPEN), b.value(names::STREAMS_OPEN)), (Some(0.0), Some(7.0)));
+        assert_eq!(lines(&page, names::LEADER), ["pointsman_leader 0"], "that is the process's");
     }
 
     #[test]

@@ -31,6 +31,8 @@ mod kube_scale;
 mod kube_time;
 mod layering;
 mod monitoring;
+mod pools;
+mod pools_kube;
 mod secrets;
 mod sim;
 mod spread;

@@ -2,6 +2,7 @@
 
 mod help;
 mod lex;
+mod pools;
 mod read;
 mod table;
 

@@ -3,18 +3,18 @@
 use super::lex::Words;
 use super::table::{Kind, Standing, find};
 use crate::config::options::{
-    AdminOptions, ClusterOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, MetricsOptions,
-    OverBudget, PoolGroup, ResponseBodies, TlsOptions, TracingOptions,
+    AdminOptions, EppOptions, Limits, ListenOptions, LogLevel, MetricsOptions, OverBudget, PoolOptions,
+    ResponseBodies, TlsOptions, TracingOptions,
 };
 use crate::config::units;
 use crate::director::UnknownModel;
-use crate::request::TrustedHeaders;
+use crate::request::{CONTROL_HEADERS, TrustedHeaders};
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Shortest period of the pollers.
 const POLL_FLOOR: Duration = Duration::from_millis(50);
@@ -23,34 +23,11 @@ const MESSAGE_ALLOWANCE: usize = 1 << 20;
 /// Largest HTTP/2 flow-control window (RFC 9113, 6.9.1).
 const LARGEST_WINDOW: usize = (1 << 31) - 1;
 
-/// `8000,8001`, also in brackets; what stands twice counts once.
-fn target_ports(text: &str) -> Result<Vec<u16>, String> {
-    let wrong = || format!("`{text}` is not 1 to 8 ports of 1..65535, like 8000,8001");
-    let mut ports = Vec::new();
-    let items = text.trim_matches(['[', ']']).split(',').map(str::trim).filter(|item| !item.is_empty());
-    for item in items {
-        let port = item.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
-        if !ports.contains(&port) {
-            ports.push(port);
-        }
-    }
-    if ports.len() > 8 { Err(wrong()) } else { Ok(ports) }
-}
-
-/// `name` of `name-hash-suffix`, as the pods of a Deployment are called.
-fn deployment_of(pod: &str) -> Option<&str> {
-    let plain =
-        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    let (rest, suffix) = pod.rsplit_once('-')?;
-    let (name, hash) = rest.rsplit_once('-')?;
-    (plain(suffix) && plain(hash) && !name.is_empty()).then_some(name)
-}
-
 /// Turns words into options, collecting what is wrong.
 pub struct Reader {
     given: Vec<(&'static str, String)>,
-    problems: Vec<String>,
-    notices: Vec<String>,
+    pub(super) problems: Vec<String>,
+    pub(super) notices: Vec<String>,
 }
 
 impl Reader {
@@ -83,19 +60,14 @@ impl Reader {
 
     /// All options; those that are wrong have their defaults.
     pub fn options(&mut self, env: Env<'_>) -> EppOptions {
-        let pool_namespace = self
-            .text("pool-namespace")
-            .or_else(|| env("NAMESPACE").filter(|n| !n.is_empty()))
-            .unwrap_or_else(|| "default".to_owned());
         let pod_name = env("POD_NAME").filter(|n| !n.is_empty());
-        let cluster = self.cluster();
+        let pools = self.pools(env, pod_name.as_deref());
         EppOptions {
-            pool_name: self.pool_name(cluster.as_ref(), pod_name.as_deref()).into(),
-            pool_namespace: pool_namespace.into(),
-            config: self.config(),
-            endpoints_file: self.text("endpoints-file").map(PathBuf::from),
-            leader_election: self.leader_election(cluster.is_some()),
-            cluster,
+            leader_election: self.leader_election(pools.iter().any(|pool| pool.cluster.is_some())),
+            limits: self.limits(&pools),
+            pools,
+            pool_header: self.pool_header(),
+            pool_attribute: self.text_or_default("pool-attribute"),
             allow_experimental_plugins: self.switch("allow-experimental-plugins"),
             disable_subset_filter: self.switch("disable-endpoint-subset-filter"),
             emit_endpoint_scores: self.switch("emit-endpoint-scores"),
@@ -103,8 +75,6 @@ impl Reader {
                 .choice("unknown-model", &[("pass", UnknownModel::Pass), ("reject", UnknownModel::Reject)]),
             trusted_headers: self.trusted(),
             listen: self.listen(),
-            limits: self.limits(),
-            prefix_index_bytes: self.bytes("prefix-index-bytes"),
             poll_interval: self.poll_interval(),
             poll_backoff: self.switch("refresh-backoff"),
             pool_gauge_interval: self.positive("refresh-prometheus-metrics-interval"),
@@ -117,14 +87,24 @@ impl Reader {
         }
     }
 
-    fn wrong(&mut self, name: &str, what: impl Display) {
+    pub(super) fn wrong(&mut self, name: &str, what: impl Display) {
         self.problems.push(format!("--{name}: {what}"));
     }
 
     /// The last value given, `None` when none was or it is empty.
-    fn text(&self, name: &str) -> Option<String> {
+    pub(super) fn text(&self, name: &str) -> Option<String> {
         let (_, value) = self.given.iter().rev().find(|(n, _)| *n == name)?;
         (!value.is_empty()).then(|| value.clone())
+    }
+
+    /// All values given, in order.
+    pub(super) fn every(&self, name: &str) -> Vec<String> {
+        self.given.iter().filter(|(n, _)| *n == name).map(|(_, value)| value.clone()).collect()
+    }
+
+    /// The default of a flag of sizes.
+    pub(super) fn default_bytes(&self, name: &str) -> usize {
+        find(name).and_then(|flag| units::bytes(flag.default).ok()).unwrap_or_default()
     }
 
     fn text_or_default(&self, name: &str) -> String {
@@ -132,7 +112,7 @@ impl Reader {
     }
 
     /// Reads a value; a wrong one is a problem, and the default stands in.
-    fn read<T: Default>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+    pub(super) fn read<T: Default>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
         match parse(&self.text_or_default(name)) {
             Ok(value) => value,
             Err(what) => {
@@ -156,7 +136,7 @@ impl Reader {
             some => Ok(some),
         })
     }
-    fn bytes(&mut self, name: &str) -> usize {
+    pub(super) fn bytes(&mut self, name: &str) -> usize {
         self.read(name, |text| match units::bytes(text)? {
             0 => Err("must be more than 0 bytes".to_owned()),
             some => Ok(some),
@@ -174,44 +154,13 @@ impl Reader {
         })
     }
 
-    fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T); 2]) -> T {
+    pub(super) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T); 2]) -> T {
         let text = self.text_or_default(name);
         let found = choices.iter().find(|(word, _)| *word == text);
         if found.is_none() {
             self.wrong(name, format!("`{text}` is neither {} nor {}", choices[0].0, choices[1].0));
         }
         found.map_or(choices[0].1, |(_, value)| *value)
-    }
-
-    /// What of a cluster is served. A file of endpoints takes its place, but what is written must make sense all the same.
-    fn cluster(&mut self) -> Option<ClusterOptions> {
-        let group = self.choice(
-            "pool-group",
-            &[
-                ("inference.networking.k8s.io", PoolGroup::Stable),
-                ("inference.networking.x-k8s.io", PoolGroup::Experimental),
-            ],
-        );
-        let ports = self.read("endpoint-target-ports", target_ports);
-        let found = match (self.text("pool-name"), self.text("endpoint-selector")) {
-            (Some(_), Some(_)) => {
-                self.problems
-                    .push("--pool-name and --endpoint-selector cannot be set at the same time".to_owned());
-                None
-            }
-            (Some(_), None) => Some(ClusterOptions::Pool { group }),
-            (None, Some(selector)) => {
-                if ports.is_empty() && self.text("endpoint-target-ports").is_none() {
-                    self.wrong("endpoint-selector", "needs --endpoint-target-ports, like 8000");
-                }
-                Some(ClusterOptions::Pods { selector, ports: ports.clone() })
-            }
-            (None, None) => None,
-        };
-        if !ports.is_empty() && matches!(found, Some(ClusterOptions::Pool { .. })) {
-            self.notices.push("--endpoint-target-ports has no effect: the pool names its ports".to_owned());
-        }
-        found.filter(|_| self.text("endpoints-file").is_none())
     }
 
     fn leader_election(&mut self, cluster: bool) -> bool {
@@ -222,43 +171,22 @@ impl Reader {
         asked && cluster
     }
 
-    /// The pool's name. Pods without a pool are called like the Deployment that this picker belongs to.
-    fn pool_name(&mut self, cluster: Option<&ClusterOptions>, pod_name: Option<&str>) -> String {
-        if !matches!(cluster, Some(ClusterOptions::Pods { .. })) {
-            return self.text("pool-name").unwrap_or_else(|| "default".to_owned());
+    /// The header that names a request's pool, in lower case.
+    fn pool_header(&mut self) -> Option<String> {
+        let name = self.text("pool-header")?.to_ascii_lowercase();
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+        if !name.starts_with("x-") || !name.bytes().all(fits) || CONTROL_HEADERS.contains(&name.as_str()) {
+            let what =
+                format!("`{name}` must be a header of your own that begins with x-, like x-inference-pool");
+            self.wrong("pool-header", what);
+            return None;
         }
-        let deployment = pod_name.and_then(deployment_of);
-        if deployment.is_none() {
-            let what = "needs the variable POD_NAME with the name of a Deployment's pod (name-hash-suffix), which names the \
-                        pool in metrics; set it from metadata.name (downward API)";
-            self.wrong("endpoint-selector", what);
-        }
-        deployment.unwrap_or("default").to_owned()
-    }
-
-    fn config(&mut self) -> ConfigSource {
-        match (self.text("config-file"), self.text("config-text")) {
-            (Some(_), Some(_)) => {
-                self.problems.push(
-                    "both the \"config-file\" and \"config-text\" flags cannot be set at the same time"
-                        .to_owned(),
-                );
-                ConfigSource::BuiltIn
-            }
-            (Some(path), None) => ConfigSource::File(path.into()),
-            (None, Some(text)) => ConfigSource::Text(text),
-            (None, None) => ConfigSource::BuiltIn,
-        }
+        Some(name)
     }
 
     fn trusted(&mut self) -> TrustedHeaders {
         // A list may be given in one flag or in several.
-        let words: Vec<String> = self
-            .given
-            .iter()
-            .filter(|(name, _)| *name == "trusted-request-headers")
-            .map(|(_, value)| value.clone())
-            .collect();
+        let words = self.every("trusted-request-headers");
         TrustedHeaders::parse(&words.join(",")).unwrap_or_else(|what| {
             self.wrong("trusted-request-headers", what);
             TrustedHeaders::default()
@@ -333,14 +261,12 @@ impl Reader {
         AdminOptions { address, token_file }
     }
 
-    fn limits(&mut self) -> Limits {
+    fn limits(&mut self, pools: &[PoolOptions]) -> Limits {
         let max_body_bytes = self.bytes("max-body-bytes");
-        let max_buffered_bytes = self.bytes("max-buffered-bytes");
-        if max_buffered_bytes < max_body_bytes {
-            self.wrong(
-                "max-buffered-bytes",
-                "is less than --max-body-bytes, so that one body alone would not fit",
-            );
+        if let Some(tight) = pools.iter().find(|pool| pool.max_buffered_bytes < max_body_bytes) {
+            let whose = if pools.len() > 1 { format!(": pool {}", tight.label) } else { String::new() };
+            let what = format!("is less than --max-body-bytes, so that one body alone would not fit{whose}");
+            self.wrong("max-buffered-bytes", what);
         }
         let optional = |text: &str| match text {
             "" => Ok(None),
@@ -355,7 +281,6 @@ impl Reader {
         let idle = self.duration("request-body-idle-timeout");
         Limits {
             max_body_bytes,
-            max_buffered_bytes,
             over_budget: self
                 .choice("over-budget", &[("reject", OverBudget::Reject), ("headers", OverBudget::Headers)]),
             response_bodies: self

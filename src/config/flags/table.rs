@@ -66,7 +66,7 @@ const POOL: &[Flag] = &[
         "pool-name",
         Value("NAME"),
         "",
-        "InferencePool whose endpoints are served; with file discovery only a name for metrics",
+        "InferencePool whose endpoints are served; with file discovery only a name for metrics; may repeat",
     ),
     on(
         "pool-namespace",
@@ -79,6 +79,18 @@ const POOL: &[Flag] = &[
         Value("GROUP"),
         "inference.networking.k8s.io",
         "API group of the pool; inference.networking.x-k8s.io for v1alpha2",
+    ),
+    on(
+        "pool-header",
+        Value("NAME"),
+        "",
+        "With several pools: header that the gateway sets to the request's pool; it never reaches an engine",
+    ),
+    on(
+        "pool-attribute",
+        Value("NAME"),
+        "xds.route_metadata.filter_metadata['pointsman']['pool']",
+        "The same as an attribute of the proxy",
     ),
     on(
         "endpoint-selector",

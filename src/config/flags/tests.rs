@@ -1,7 +1,7 @@
 use super::table::{ACCEPTED, REFUSED, all};
 use super::*;
 use crate::config::{
-    ClusterOptions, ConfigSource, LogLevel, OverBudget, PoolGroup, ResponseBodies, TlsOptions,
+    ClusterOptions, ConfigSource, LogLevel, OverBudget, PoolGroup, PoolOptions, ResponseBodies, TlsOptions,
 };
 use crate::director::UnknownModel;
 use crate::request::TrustedHeaders;
@@ -35,14 +35,16 @@ fn with_no_flags_the_reference_defaults_hold() {
     assert_eq!(options.poll_interval, Duration::from_millis(50));
     assert_eq!(options.pool_gauge_interval, Duration::from_secs(5));
     assert_eq!(options.staleness, Duration::from_secs(2));
-    assert_eq!((&*options.pool_name, &*options.pool_namespace), ("default", "default"));
-    assert_eq!(options.config, ConfigSource::BuiltIn);
+    let [pool] = &options.pools[..] else { panic!("{:?}", options.pools) };
+    assert_eq!((&*pool.name, &*pool.namespace, &*pool.label), ("default", "default", "default"));
+    assert_eq!(pool.config, ConfigSource::BuiltIn);
+    assert_eq!((pool.max_buffered_bytes, pool.prefix_index_bytes), (2 << 30, 256 << 20));
     assert_eq!(options.log_level, LogLevel::Info);
     assert_eq!(options.trusted_headers, TrustedHeaders::default());
     assert_eq!(options.unknown_model, UnknownModel::Pass);
     assert!(options.legacy_metrics && options.tracing.is_none() && options.listen.admin.address.is_none());
     let limits = &options.limits;
-    assert_eq!((limits.max_body_bytes, limits.max_buffered_bytes), (64 << 20, 2 << 30));
+    assert_eq!(limits.max_body_bytes, 64 << 20);
     assert_eq!(limits.grpc_max_recv_bytes, 65 << 20, "the body cap plus 1 MiB");
     assert_eq!((limits.grpc_max_send_bytes, limits.over_budget), (None, OverBudget::Reject));
     assert_eq!(limits.response_bodies, ResponseBodies::Read);
@@ -185,7 +187,7 @@ fn combinations_are_checked() {
 
 #[test]
 fn a_pool_or_a_selector_of_pods_is_served() {
-    let cluster = |line: &str, env: &[(&str, &str)]| run(line, env).0.cluster;
+    let cluster = |line: &str, env: &[(&str, &str)]| run(line, env).0.pools[0].cluster.clone();
     assert_eq!(cluster("", &[]), None);
     assert_eq!(cluster("--pool-name=p", &[]), Some(ClusterOptions::Pool { group: PoolGroup::Stable }));
     let old = "--pool-name=p --pool-group=inference.networking.x-k8s.io";
@@ -194,8 +196,69 @@ fn a_pool_or_a_selector_of_pods_is_served() {
     let pods = "--endpoint-selector=app=llm --endpoint-target-ports=[8000,8001,8000]";
     let (options, _) = run(pods, &[("POD_NAME", "my-epp-7d9f4c-x2v9q")]);
     let ports = vec![8000, 8001];
-    assert_eq!(options.cluster, Some(ClusterOptions::Pods { selector: "app=llm".to_owned(), ports }));
-    assert_eq!(&*options.pool_name, "my-epp");
+    let selector = "app=llm".to_owned();
+    assert_eq!(options.pools[0].cluster, Some(ClusterOptions::Pods { selector, ports }));
+    assert_eq!(&*options.pools[0].name, "my-epp");
+}
+
+#[test]
+fn pools_may_be_several_each_with_its_own() {
+    let line = "--pool-name=a --pool-name=other/b --pool-name=c --pool-name=a --config-file=/all --config-file=other/b=/b \
+        --config-text=c={} --endpoints-file=default/a=/ends --endpoint-selector=c=app=llm,x=y \
+        --endpoint-target-ports=8000 --max-buffered-bytes=1Gi --max-buffered-bytes=a=256Mi --prefix-index-bytes=c=1Mi \
+        --pool-header=X-Pool";
+    let (options, notices) = run(line, &[]);
+    assert!(notices.is_empty(), "{notices:?}");
+    assert_eq!(options.pool_header.as_deref(), Some("x-pool"));
+    assert_eq!(options.pool_attribute, "xds.route_metadata.filter_metadata['pointsman']['pool']");
+    let [a, b, c] = &options.pools[..] else { panic!("{:?}", options.pools) };
+    let names = |p: &PoolOptions| (p.namespace.to_string(), p.name.to_string(), p.label.to_string());
+    assert_eq!(names(a), ("default".into(), "a".into(), "a".into()));
+    assert_eq!(names(b), ("other".into(), "b".into(), "other/b".into()));
+    assert_eq!(a.config, ConfigSource::File("/all".into()));
+    assert_eq!(b.config, ConfigSource::File("/b".into()));
+    assert_eq!(c.config, ConfigSource::Text("{}".into()));
+    assert_eq!((a.endpoints_file.as_deref(), &a.cluster), (Some("/ends".as_ref()), &None));
+    assert_eq!(b.cluster, Some(ClusterOptions::Pool { group: PoolGroup::Stable }));
+    let selector = "app=llm,x=y".to_owned();
+    assert_eq!(c.cluster, Some(ClusterOptions::Pods { selector, ports: vec![8000] }));
+    let bytes = |p: &PoolOptions| (p.max_buffered_bytes >> 20, p.prefix_index_bytes >> 20);
+    assert_eq!([a, b, c].map(bytes), [(256, 127), (384, 127), (384, 1)]);
+}
+
+#[test]
+fn one_pool_may_be_written_with_its_namespace() {
+    let pool = |line: &str| run(line, &[]).0.pools[0].clone();
+    let full = pool("--pool-name=ns/p --max-buffered-bytes=1Gi");
+    assert_eq!((&*full.namespace, &*full.name, full.max_buffered_bytes), ("ns", "p", 1 << 30));
+    assert_eq!(pool("--pool-name=p --pool-name=p").label, "p".into(), "what stands twice counts once");
+    // With one pool `=` is nothing special.
+    assert_eq!(pool("--pool-name=p --config-file=p=/f").config, ConfigSource::File("p=/f".into()));
+    assert!(run("--pool-name=p --pool-header=x-pool", &[]).1[0].contains("no effect with one pool"));
+}
+
+#[test]
+fn what_is_wrong_with_one_of_several_pools_names_it() {
+    let two = "--pool-name=a --pool-name=b";
+    for (flags, part) in [
+        ("--config-file=a=/f --config-text=a={}", "at the same time (pool a)"),
+        ("--endpoint-selector=app=llm", "`app` is none of the pools"),
+        ("--endpoint-selector=llm", "a=app=llm"),
+        ("--endpoint-selector=b=app=llm", "b=8000"),
+        ("--max-buffered-bytes=a=1Mi", "would not fit: pool a"),
+        ("--max-buffered-bytes=100Mi", "would not fit: pool a"),
+        ("--max-buffered-bytes=a=4Gi", "nothing is left"),
+        ("--prefix-index-bytes=b=0", "more than 0"),
+        ("--pool-header=host", "begins with x-"),
+        ("--pool-header=x-gateway-destination-endpoint", "begins with x-"),
+        ("--config-file=c=/f", "`c` is none of the pools a, b"),
+        ("--config-file=other/a=/f", "`other/a` is none of the pools a, b"),
+        ("--max-buffered-bytes=c=1Gi", "`c` is none of the pools a, b"),
+        ("--pool-name=A/b", "neither NAME nor NAMESPACE/NAME"),
+    ] {
+        let told = problems(&format!("{two} {flags}"));
+        assert!(told.iter().any(|problem| problem.contains(part)), "{flags}: {told:?}");
+    }
 }
 
 #[test]
@@ -234,8 +297,8 @@ fn what_is_changed_or_ignored_is_said() {
 #[test]
 fn variables_fill_in() {
     let (options, _) = run("", &[("NAMESPACE", "ns"), ("POD_NAME", "epp-0")]);
-    assert_eq!((&*options.pool_namespace, options.pod_name.as_deref()), ("ns", Some("epp-0")));
-    assert_eq!(&*run("--pool-namespace=x", &[("NAMESPACE", "ns")]).0.pool_namespace, "x");
+    assert_eq!((&*options.pools[0].namespace, options.pod_name.as_deref()), ("ns", Some("epp-0")));
+    assert_eq!(&*run("--pool-namespace=x", &[("NAMESPACE", "ns")]).0.pools[0].namespace, "x");
 }
 
 #[test]

@@ -102,8 +102,13 @@ impl FileDiscovery {
             return Err(DiscoveryError::NoneLeft { path: self.path.clone(), skipped });
         }
         tracing::info!(path = %self.path.display(), endpoints = endpoints.len(), skipped, "endpoints file loaded");
-        writer.apply([PoolEvent::Pool(Some(self.pool.clone())), PoolEvent::Endpoints(endpoints)]);
+        writer.apply(self.events(endpoints));
         Ok(())
+    }
+
+    /// The pool is told each time: it may not have been known before, when the first load had failed.
+    fn events(&self, endpoints: Vec<EndpointSpec>) -> [PoolEvent; 2] {
+        [PoolEvent::Pool(Some(self.pool.clone())), PoolEvent::Endpoints(endpoints)]
     }
 
     /// Follows the file, and the addresses of the names in it, until told to stop.
@@ -118,13 +123,13 @@ impl FileDiscovery {
                     if self.look().await {
                         let endpoints = self.resolve().await;
                         tracing::info!(path = %self.path.display(), endpoints = endpoints.len(), "endpoints file reloaded");
-                        writer.apply([PoolEvent::Endpoints(endpoints)]);
+                        writer.apply(self.events(endpoints));
                         resolve_at = Instant::now() + self.resolve_period();
                     }
                 }
                 () = tokio::time::sleep_until(resolve_at) => {
                     let endpoints = self.resolve().await;
-                    writer.apply([PoolEvent::Endpoints(endpoints)]);
+                    writer.apply(self.events(endpoints));
                     resolve_at = Instant::now() + self.resolve_period();
                 }
             }

@@ -35,6 +35,7 @@ pub use selector::{InvalidSelector, Selector};
 use crate::pool::{PoolEvent, PoolSpec, PoolWriter};
 use crate::readiness::Gate;
 use crate::telemetry::names;
+use crate::telemetry::scope::inherited;
 use facts::PoolFacts;
 use follow::{Ended, Follow};
 use kind::{Home, Kind};
@@ -206,10 +207,10 @@ impl Driver {
             Want::Pool(group) => {
                 let home = Kind::Pool.homes().iter().copied().find(|home| home.group == *group);
                 let home = home.unwrap_or(Kind::Pool.homes()[0]);
-                tasks.spawn(follow_pool(shared.clone(), home, name));
-                tasks.spawn(shared.clone().follow_policy(Input::Objectives));
-                tasks.spawn(shared.clone().follow_policy(Input::Rewrites));
-                tasks.spawn(shared.clone().follow_policy(Input::Models));
+                tasks.spawn(inherited(follow_pool(shared.clone(), home, name)));
+                tasks.spawn(inherited(shared.clone().follow_policy(Input::Objectives)));
+                tasks.spawn(inherited(shared.clone().follow_policy(Input::Rewrites)));
+                tasks.spawn(inherited(shared.clone().follow_policy(Input::Models)));
                 Reducer::of_pool(Identity { spec: pool, group: home.group.into() })
             }
         };
@@ -274,7 +275,7 @@ impl PodWatch {
         let shared = Shared { sink, ..shared.clone() };
         let follow = labels.clone();
         let mut task = JoinSet::new();
-        task.spawn(async move {
+        task.spawn(inherited(async move {
             let home = Kind::Pod.homes()[0];
             loop {
                 let pods = Follow { labels: follow.clone(), ..shared.follow(home, Input::Pods) };
@@ -283,7 +284,7 @@ impl PodWatch {
                 }
                 sleep(NOT_SERVED_PAUSE).await;
             }
-        });
+        }));
         Self { labels: Some(labels), changes: Some(changes), _task: task }
     }
 

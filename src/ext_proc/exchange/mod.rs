@@ -29,6 +29,7 @@ use crate::director::{Envelope, RouteError, Router, SubsetHint};
 use crate::proto::ext_proc::{Event, ProcessingRequest, ProcessingResponse};
 use crate::request::Headers;
 use aside::Aside;
+use bytes::Bytes;
 use open::{Finished, Open};
 use outbox::Outbox;
 use receiving::Receiving;
@@ -126,6 +127,8 @@ struct Core<D> {
     meters: Arc<Meters>,
     modes: Modes,
     subset: SubsetHint,
+    /// A header that must not reach the engine.
+    taken_out: Option<Bytes>,
     out: Outbox,
 }
 
@@ -155,14 +158,19 @@ impl<D: Router> Exchange<D> {
     /// A new exchange; nothing has come yet.
     pub fn new(router: Arc<D>, limits: Limits, budget: Arc<Budget>, meters: Arc<Meters>) -> Self {
         let out = Outbox::new(Permit::new(Arc::clone(&budget)));
-        let core =
-            Core { router, limits, budget, meters, modes: Modes::default(), subset: SubsetHint::Absent, out };
+        let (modes, subset, taken_out) = (Modes::default(), SubsetHint::Absent, None);
+        let core = Core { router, limits, budget, meters, modes, subset, taken_out, out };
         Self { core, phase: Phase::Start, started: false }
+    }
+
+    /// Keeps a header from the engine that was taken out of the first message. To be called before that message comes.
+    pub fn take_out(&mut self, header: Option<Bytes>) {
+        self.core.taken_out = header;
     }
 
     /// A message came.
     pub fn on_message(&mut self, message: ProcessingRequest, now: Moment) -> Step {
-        let ProcessingRequest { metadata_context, protocol_config, request } = message;
+        let ProcessingRequest { metadata_context, protocol_config, request, .. } = message;
         if !std::mem::replace(&mut self.started, true) {
             self.core.modes = protocol_config.map(Modes::from).unwrap_or_default();
         }

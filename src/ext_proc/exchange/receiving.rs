@@ -52,7 +52,8 @@ pub(super) fn begin<D: Router>(
     ends: bool,
     now: Moment,
 ) -> Turn<D::Route> {
-    let facts = Facts::of(&headers);
+    let mut facts = Facts::of(&headers);
+    facts.taken_out = core.taken_out.take();
     let mode = core.modes.request;
     if ends || facts.tunnel {
         let side = if ends { RequestSide::Ended } else { RequestSide::passing(mode) };
