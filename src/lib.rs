@@ -9,7 +9,7 @@
 //! 4. `scheduling`: filters, scorers, pickers; pure and synchronous;
 //! 5. `plugin`: the contracts every plugin shares;
 //! 6. the domain: `pool`, `endpoint`, `request`, `kv`, and what everybody needs: `telemetry`, `clock`, `shutdown`,
-//!    `readiness`.
+//!    `readiness`, `reuse`.
 //!
 //! `sim`, `demo` and `bench` are programs of their own beside `app`; `replay` is one above both: it runs `app`'s plans over
 //! `sim`'s engines.
@@ -32,6 +32,7 @@ pub mod proto;
 pub mod readiness;
 pub mod replay;
 pub mod request;
+pub mod reuse;
 pub mod scheduling;
 pub mod shutdown;
 pub mod sim;

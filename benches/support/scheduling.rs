@@ -90,11 +90,13 @@ pub fn request(now: Moment) -> InferenceRequest {
 
 /// The endpoints as the request sees them, each with a prefix match.
 pub fn freeze(pool: &Arc<PoolSnapshot>, now: Moment) -> Candidates {
-    let rows = (0..u32::try_from(pool.endpoints.len()).unwrap()).collect();
+    let rows = 0..u32::try_from(pool.endpoints.len()).unwrap();
     let mut candidates = Candidates::freeze(Arc::clone(pool), rows, Columns::default(), now);
-    let matched_blocks = (0..u32::try_from(candidates.len()).unwrap()).map(|i| i % 100).collect();
-    let matches =
-        PrefixMatches { total_blocks: 160, block_tokens: 64, matched_blocks, chains: Arc::default() };
-    candidates.attributes.set(AttributeId::new(0), matches);
+    let id = AttributeId::<PrefixMatches>::new(0);
+    let mut matches = candidates.attributes.spare(id);
+    (matches.total_blocks, matches.block_tokens) = (160, 64);
+    matches.matched_blocks.clear();
+    matches.matched_blocks.extend(candidates.positions().map(|p| p.0 % 100));
+    candidates.attributes.set(id, matches);
     candidates
 }

@@ -93,28 +93,28 @@ impl Director {
     ) -> Result<Choice, RouteError> {
         self.admit(plan, &pool, request, rng)?;
         let now = self.services.clock.now();
-        let sets = gather(&pool, subset, &self.services.health, now)
+        let mut sets = gather(&pool, subset, &self.services.health, now)
             .inspect_err(|_e| self.services.requests.considered(0, 0, 0, DecisionResult::NoPods))?;
-        let mut refused = RouteError::Internal("no set of endpoints was tried".to_owned());
-        let mut sets = sets.into_iter();
-        while let Some(rows) = sets.next() {
-            self.check_model(&pool, &rows, request)?;
-            let probe = rows.len() == 1 && sets.len() > 0;
+        let mut refused = None;
+        while let Some(set) = sets.next() {
+            let rows = sets.rows(set);
+            self.check_model(&pool, rows, request)?;
+            let probe = rows.len() == 1;
             let candidates = self.freeze(plan, &pool, rows, request);
             let scheduled = plan.scheduler.run(request, &candidates, rng);
             self.record_schedule(now, &candidates, scheduled.as_ref().ok(), request);
             match scheduled {
                 Ok(outcome) => {
-                    let rest = sets.next().filter(|_| probe);
+                    let rest = sets.next().filter(|_| probe).map(|set| sets.rows(set));
                     let spare =
                         rest.map(|rows| self.spare(plan, &pool, rows, request, rng)).unwrap_or_default();
                     return Ok(Choice { candidates, outcome, spare });
                 }
-                Err(problem @ ScheduleError::Filtered { .. }) => refused = problem.into(),
+                Err(problem @ ScheduleError::Filtered { .. }) => refused = Some(problem.into()),
                 Err(problem) => return Err(problem.into()),
             }
         }
-        Err(refused)
+        Err(refused.unwrap_or_else(|| RouteError::Internal("no set of endpoints was tried".to_owned())))
     }
 
     /// Where a probe may fall back to, when the configuration asks for fallbacks at all: to where the request would
@@ -123,7 +123,7 @@ impl Director {
         &self,
         plan: &Plan,
         pool: &Arc<PoolSnapshot>,
-        rows: Vec<u32>,
+        rows: &[u32],
         request: &InferenceRequest,
         rng: &mut fastrand::Rng,
     ) -> Vec<Arc<Endpoint>> {
@@ -139,11 +139,11 @@ impl Director {
         &self,
         plan: &Plan,
         pool: &Arc<PoolSnapshot>,
-        rows: Vec<u32>,
+        rows: &[u32],
         request: &InferenceRequest,
     ) -> Candidates {
         let now = self.services.clock.now();
-        let mut candidates = Candidates::freeze(Arc::clone(pool), rows, plan.columns, now);
+        let mut candidates = Candidates::freeze(Arc::clone(pool), rows.iter().copied(), plan.columns, now);
         for (name, producer) in &plan.producers {
             if let Err(problem) = producer.produce(request, &mut candidates) {
                 tracing::warn!(producer = %name, %problem, "a data producer gave nothing; the request goes on without");
@@ -362,6 +362,6 @@ fn scores(candidates: &Candidates, outcome: &SchedulingOutcome) -> Option<Vec<(A
     if decision.scorers.is_empty() {
         return None;
     }
-    let rated = decision.shortlist.iter().zip(&decision.totals);
+    let rated = decision.shortlist.positions().iter().zip(&decision.totals);
     Some(rated.map(|(p, total)| (Arc::clone(&candidates.endpoint(*p).destination), *total)).collect())
 }

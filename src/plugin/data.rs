@@ -87,7 +87,7 @@ pub enum DiscoverySpec {
 }
 
 /// Attribute: how much of the prompt each candidate is believed to hold in its prefix cache.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PrefixMatches {
     /// Blocks of the prompt.
     pub total_blocks: u32,
@@ -96,7 +96,7 @@ pub struct PrefixMatches {
     /// Leading blocks that each candidate holds, aligned with the candidates.
     pub matched_blocks: Vec<u32>,
     /// The chains themselves, one for each prompt of the request, for whoever records where they went.
-    pub chains: Arc<Vec<Vec<u64>>>,
+    pub chains: Vec<Vec<u64>>,
 }
 
 impl PrefixMatches {
@@ -116,7 +116,7 @@ impl PrefixMatches {
 }
 
 /// Attribute: estimated tokens that the request would cost on each candidate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenCosts {
     /// Prompt tokens that each candidate would have to compute, aligned with the candidates.
     pub uncached: Vec<u32>,

@@ -3,7 +3,9 @@
 use super::{BuildError, Scores};
 use crate::pool::{Candidates, Position};
 use crate::request::InferenceRequest;
+use crate::reuse::{Reusable, Reused, Shelf};
 use std::sync::Arc;
+use std::thread::LocalKey;
 
 /// Everything a plugin may look at while one profile runs.
 #[derive(Clone, Copy, Debug)]
@@ -18,39 +20,63 @@ pub struct Cycle<'a> {
     pub done: &'a ProfileRuns,
 }
 
-/// The positions still in play, in the order of the candidates unless a filter orders them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shortlist(Vec<Position>);
+/// The positions still in play, in the order of the candidates unless a filter orders them, and those that are not
+/// any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shortlist {
+    kept: Vec<Position>,
+    removed: Vec<Position>,
+}
 
 impl Shortlist {
     /// Every candidate.
     pub fn all(candidates: &Candidates) -> Self {
-        Self(candidates.positions().collect())
+        let mut all = Self::default();
+        all.reset(candidates);
+        all
+    }
+    /// Every candidate again, in the memory that is there.
+    pub fn reset(&mut self, candidates: &Candidates) {
+        self.clear();
+        self.kept.extend(candidates.positions());
+        // So that filters find room whatever they remove.
+        self.removed.reserve(self.kept.len());
     }
     /// Keeps the positions that `keep` wants.
     pub fn retain(&mut self, mut keep: impl FnMut(Position) -> bool) {
-        self.0.retain(|p| keep(*p));
+        let removed = &mut self.removed;
+        self.kept.retain(|p| {
+            let keeps = keep(*p);
+            if !keeps {
+                removed.push(*p);
+            }
+            keeps
+        });
     }
-    /// Replaces the list; what is not in the present list is left out.
+    /// Keeps those that are among `positions`, in their order.
     pub fn replace(&mut self, positions: &[Position]) {
-        let kept: Vec<_> = positions.iter().copied().filter(|p| self.0.contains(p)).collect();
-        self.0 = kept;
+        self.retain(|p| positions.contains(&p));
+        self.kept.sort_unstable_by_key(|p| positions.iter().position(|wanted| wanted == p));
     }
     /// The positions.
     pub fn positions(&self) -> &[Position] {
-        &self.0
+        &self.kept
     }
-    /// The positions, taken out.
-    pub fn into_positions(self) -> Vec<Position> {
-        self.0
+    /// What was removed, first to last.
+    pub fn removed(&self) -> &[Position] {
+        &self.removed
     }
     /// How many are left.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.kept.len()
     }
     /// Whether none is left.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.kept.is_empty()
+    }
+    fn clear(&mut self) {
+        self.kept.clear();
+        self.removed.clear();
     }
 }
 
@@ -110,17 +136,34 @@ impl<'a> Ranked<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Targets {
     first: Position,
-    rest: Vec<Position>,
+    rest: Reused<Fallbacks>,
+}
+
+/// Targets after the first one.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Fallbacks(Vec<Position>);
+
+crate::reusable_list!(Fallbacks, 0);
+
+impl Clone for Fallbacks {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+    fn clone_from(&mut self, source: &Self) {
+        self.0.clone_from(&source.0);
+    }
 }
 
 impl Targets {
     /// One target.
     pub fn one(first: Position) -> Self {
-        Self { first, rest: Vec::new() }
+        Self { first, rest: Reused::default() }
     }
     /// `first`, then `rest`.
-    pub fn new(first: Position, rest: Vec<Position>) -> Self {
-        Self { first, rest }
+    pub fn new(first: Position, rest: impl IntoIterator<Item = Position>) -> Self {
+        let mut fallbacks = Reused::<Fallbacks>::take();
+        fallbacks.0.extend(rest);
+        Self { first, rest: fallbacks }
     }
     /// The one that is preferred.
     pub fn first(&self) -> Position {
@@ -128,7 +171,7 @@ impl Targets {
     }
     /// All of them in order.
     pub fn iter(&self) -> impl Iterator<Item = Position> + '_ {
-        std::iter::once(self.first).chain(self.rest.iter().copied())
+        std::iter::once(self.first).chain(self.rest.0.iter().copied())
     }
 }
 
@@ -147,28 +190,85 @@ pub struct Cut {
     pub left: u32,
 }
 
-/// What one scorer said, aligned with [`Decision::shortlist`].
+/// One scorer of a profile's run; [`Decision::scores`] has what it said.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScorerRun {
     /// Instance name of the scorer.
     pub scorer: Arc<str>,
     /// Its weight.
     pub weight: f64,
-    /// Its scores before weighing.
-    pub scores: Vec<f64>,
 }
 
 /// The record of one profile's run: what explanations, logs and metrics read.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// It holds for as long as its owner likes, beside the candidates that its positions belong to. Its memory is
+/// [`Reused`]: a record that is dropped makes the next one free.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decision {
     /// What each filter left.
     pub cuts: Vec<Cut>,
-    /// Positions that were rated.
-    pub shortlist: Vec<Position>,
-    /// What each scorer said.
+    /// Positions that were rated, and those that filters removed.
+    pub shortlist: Shortlist,
+    /// The scorers in order.
     pub scorers: Vec<ScorerRun>,
+    /// What the scorers said before weighing, one after another, each aligned with `shortlist`.
+    scores: Vec<f64>,
     /// Weighted sums, aligned with `shortlist`.
     pub totals: Vec<f64>,
+}
+
+impl Reusable for Decision {
+    fn shelf() -> &'static LocalKey<Shelf<Self>> {
+        thread_local! {
+            static SHELF: Shelf<Decision> = const { Shelf::new() };
+        }
+        &SHELF
+    }
+    fn empty(&mut self) {
+        self.cuts.clear();
+        self.shortlist.clear();
+        self.scorers.clear();
+        self.scores.clear();
+        self.totals.clear();
+    }
+    fn room(&self) -> usize {
+        self.shortlist.kept.capacity().max(self.scores.capacity())
+    }
+}
+
+impl Decision {
+    /// Runs the scorers over the shortlist as it is. The total of an endpoint is the sum of its scores times their
+    /// weights.
+    pub fn rate(&mut self, cycle: &Cycle<'_>, scorers: &[WeightedScorer]) {
+        self.totals.resize(self.shortlist.len(), 0.0);
+        scorers.iter().for_each(|weighted| self.add(cycle, weighted));
+    }
+
+    fn add(&mut self, cycle: &Cycle<'_>, weighted: &WeightedScorer) {
+        let (from, n) = (self.scores.len(), self.shortlist.len());
+        self.scores.resize(from + n, 0.0);
+        let said = &mut self.scores[from..];
+        weighted.scorer.score(cycle, &self.shortlist, &mut Scores::over(said));
+        for (total, score) in self.totals.iter_mut().zip(said) {
+            *total += *score * weighted.weight;
+        }
+        self.scorers.push(ScorerRun { scorer: Arc::clone(&weighted.name), weight: weighted.weight });
+    }
+
+    /// What the `scorer`-th of the scorers said before weighing, aligned with the shortlist; empty when there are fewer.
+    pub fn scores(&self, scorer: usize) -> &[f64] {
+        let n = self.shortlist.len();
+        self.scores.get(scorer * n..(scorer + 1) * n).unwrap_or_default()
+    }
+
+    /// The positions that the `cut`-th filter removed; empty when there are fewer filters.
+    pub fn removed_by(&self, cut: usize) -> &[Position] {
+        let all = self.shortlist.len() + self.shortlist.removed.len();
+        let left = |cut: usize| self.cuts.get(cut).map(|c| c.left as usize);
+        let before = cut.checked_sub(1).map_or(Some(all), left);
+        let (Some(before), Some(after)) = (before, left(cut)) else { return &[] };
+        self.shortlist.removed.get(all - before..all - after).unwrap_or_default()
+    }
 }
 
 /// A profile that ran and chose.
@@ -177,37 +277,46 @@ pub struct ProfileRun {
     /// What it chose.
     pub targets: Targets,
     /// How.
-    pub decision: Decision,
+    pub decision: Reused<Decision>,
 }
 
 /// Profiles that ran, in the order in which they did; `None` for one that left no endpoint.
 #[derive(Clone, Debug, Default)]
-pub struct ProfileRuns(Vec<(Arc<str>, Option<ProfileRun>)>);
+pub struct ProfileRuns(Reused<Runs>);
+
+#[derive(Clone, Debug, Default)]
+struct Runs(Vec<(Arc<str>, Option<ProfileRun>)>);
+
+crate::reusable_list!(Runs, 0);
 
 impl ProfileRuns {
+    /// No runs yet, in memory that an earlier request left.
+    pub fn reused() -> Self {
+        Self(Reused::take())
+    }
     /// Adds a run.
     pub fn push(&mut self, profile: Arc<str>, run: Option<ProfileRun>) {
-        self.0.push((profile, run));
+        self.0.0.push((profile, run));
     }
     /// Whether `profile` ran, successfully or not.
     pub fn ran(&self, profile: &str) -> bool {
-        self.0.iter().any(|(name, _)| &**name == profile)
+        self.0.0.iter().any(|(name, _)| &**name == profile)
     }
     /// The run of `profile` if it chose anything.
     pub fn get(&self, profile: &str) -> Option<&ProfileRun> {
-        self.0.iter().find(|(name, _)| &**name == profile).and_then(|(_, run)| run.as_ref())
+        self.0.0.iter().find(|(name, _)| &**name == profile).and_then(|(_, run)| run.as_ref())
     }
     /// All runs in order.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, Option<&ProfileRun>)> {
-        self.0.iter().map(|(name, run)| (name, run.as_ref()))
+        self.0.0.iter().map(|(name, run)| (name, run.as_ref()))
     }
     /// How many ran.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.0.len()
     }
     /// Whether none ran.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.0.is_empty()
     }
 }
 
@@ -246,8 +355,14 @@ pub trait ProfileHandler: Send + Sync {
     fn accepts(&self, _configured: &[Arc<str>]) -> Result<(), BuildError> {
         Ok(())
     }
-    /// Profiles to run next, given `configured` ones (in order of the configuration) and those that ran; empty ends the loop.
-    fn next(&self, request: &InferenceRequest, configured: &[Arc<str>], done: &ProfileRuns) -> Vec<Arc<str>>;
+    /// The profile to run next, given `configured` ones (in order of the configuration) and those that ran; `None`, or
+    /// one that ran already, ends the loop.
+    fn next(
+        &self,
+        request: &InferenceRequest,
+        configured: &[Arc<str>],
+        done: &ProfileRuns,
+    ) -> Option<Arc<str>>;
     /// Name of the primary profile among those that ran.
     fn primary(&self, request: &InferenceRequest, done: &ProfileRuns) -> Result<Arc<str>, ScheduleError>;
     /// Port that requests go to in place of the chosen endpoints' own ones, when there is one.

@@ -1,8 +1,10 @@
 //! What data producers say about the candidates of one request.
 
+use crate::reuse::{Reusable, Shelf};
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
+use std::thread::LocalKey;
 
 /// Place of an attribute of type `T`, resolved from (kind, producer name) when the plan is built.
 pub struct AttributeId<T> {
@@ -30,8 +32,31 @@ impl<T> fmt::Debug for AttributeId<T> {
 }
 
 /// Attributes of one request's candidates. Reading what nobody wrote gives `None`.
+///
+/// Values that an earlier request left are still there, unseen: [`Attributes::spare`] hands one to its producer, which
+/// then fills memory that is there already.
 #[derive(Default)]
-pub struct Attributes(Vec<Option<Box<dyn Any + Send + Sync>>>);
+pub struct Attributes(Vec<Option<Slot>>);
+
+struct Slot {
+    is_set: bool,
+    value: Box<dyn Any + Send + Sync>,
+}
+
+impl Reusable for Attributes {
+    fn shelf() -> &'static LocalKey<Shelf<Self>> {
+        thread_local! {
+            static SHELF: Shelf<Attributes> = const { Shelf::new() };
+        }
+        &SHELF
+    }
+    fn empty(&mut self) {
+        self.0.iter_mut().flatten().for_each(|slot| slot.is_set = false);
+    }
+    fn room(&self) -> usize {
+        self.0.capacity()
+    }
+}
 
 impl Attributes {
     /// Writes an attribute.
@@ -39,16 +64,53 @@ impl Attributes {
         if self.0.len() <= id.index {
             self.0.resize_with(id.index + 1, || None);
         }
-        self.0[id.index] = Some(Box::new(value));
+        let slot = &mut self.0[id.index];
+        if let Some(Slot { is_set, value: old }) = slot
+            && let Some(old) = old.downcast_mut::<T>()
+        {
+            *old = value;
+            *is_set = true;
+        } else {
+            *slot = Some(Slot { is_set: true, value: Box::new(value) });
+        }
     }
     /// Reads an attribute.
     pub fn get<T: Any + Send + Sync>(&self, id: AttributeId<T>) -> Option<&T> {
-        self.0.get(id.index)?.as_ref()?.downcast_ref()
+        self.0.get(id.index)?.as_ref().filter(|slot| slot.is_set)?.value.downcast_ref()
+    }
+    /// A value to be filled and then [`set`](Attributes::set): what an earlier request had there, whatever it holds, or
+    /// the default.
+    pub fn spare<T: Any + Send + Sync + Default>(&mut self, id: AttributeId<T>) -> T {
+        let old = self.0.get_mut(id.index).and_then(Option::as_mut);
+        let Some(slot) = old.filter(|slot| !slot.is_set) else { return T::default() };
+        slot.value.downcast_mut().map(std::mem::take).unwrap_or_default()
     }
 }
 
 impl fmt::Debug for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Attributes({} set)", self.0.iter().flatten().count())
+        write!(f, "Attributes({} set)", self.0.iter().flatten().filter(|slot| slot.is_set).count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reuse::Reused;
+
+    #[test]
+    fn what_an_earlier_request_wrote_is_memory_and_nothing_more() {
+        let (numbers, name) = (AttributeId::<Vec<u32>>::new(2), AttributeId::<String>::new(2));
+        let mut attributes = Reused::<Attributes>::take();
+        attributes.set(numbers, vec![1, 2]);
+        assert_eq!(attributes.get(numbers), Some(&vec![1, 2]));
+        assert!(attributes.spare(numbers).is_empty(), "a value that is set is not to spare");
+        drop(attributes);
+        let mut attributes = Reused::<Attributes>::take();
+        assert_eq!(attributes.get(numbers), None);
+        assert_eq!(attributes.spare(numbers), [1, 2]);
+        attributes.set(name, "another type".to_owned());
+        assert_eq!(attributes.get(numbers), None);
+        assert_eq!(attributes.get(name).map(String::as_str), Some("another type"));
     }
 }

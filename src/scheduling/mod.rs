@@ -60,29 +60,20 @@ impl Scheduler {
         self.handler.destination_port()
     }
 
-    /// Runs the profiles that the handler names until it names none, each at most once. A profile that leaves no
-    /// endpoint counts as run without a result; that is an error only for the primary one.
+    /// Runs the profiles that the handler names, one after another, until it names none that has yet to run. A profile
+    /// that leaves no endpoint counts as run without a result; that is an error only for the primary one.
     pub fn run(
         &self,
         request: &InferenceRequest,
         candidates: &Candidates,
         rng: &mut fastrand::Rng,
     ) -> Result<SchedulingOutcome, ScheduleError> {
-        let mut runs = ProfileRuns::default();
+        let mut runs = ProfileRuns::reused();
         let mut failures = Vec::new();
-        loop {
-            let before = runs.len();
-            for name in self.handler.next(request, &self.names, &runs) {
-                let Some(profile) = self.profiles.iter().find(|p| p.name == name) else { continue };
-                if runs.ran(&name) {
-                    continue;
-                }
-                let result = profile.run(request, candidates, &runs, rng);
-                runs.push(Arc::clone(&profile.name), result.map_err(|e| failures.push((name, e))).ok());
-            }
-            if runs.len() == before {
-                break;
-            }
+        while let Some(name) = self.handler.next(request, &self.names, &runs).filter(|name| !runs.ran(name)) {
+            let Some(profile) = self.profiles.iter().find(|p| p.name == name) else { break };
+            let result = profile.run(request, candidates, &runs, rng);
+            runs.push(Arc::clone(&profile.name), result.map_err(|e| failures.push((name, e))).ok());
         }
         let primary_profile = self.handler.primary(request, &runs)?;
         let Some(primary) = runs.get(&primary_profile).map(|run| run.targets.clone()) else {

@@ -1,11 +1,11 @@
 //! One scheduling profile: filters narrow, scorers rate, one picker chooses.
 
 use crate::plugin::{
-    Cut, Cycle, Decision, Filter, Picker, ProfileRun, ProfileRuns, Ranked, ScheduleError, ScorerRun, Scores,
-    Shortlist, WeightedScorer,
+    Cut, Cycle, Decision, Filter, Picker, ProfileRun, ProfileRuns, Ranked, ScheduleError, WeightedScorer,
 };
 use crate::pool::Candidates;
 use crate::request::InferenceRequest;
+use crate::reuse::Reused;
 use std::fmt;
 use std::sync::Arc;
 
@@ -32,43 +32,27 @@ impl Profile {
         rng: &mut fastrand::Rng,
     ) -> Result<ProfileRun, ScheduleError> {
         let cycle = Cycle { request, candidates, profile: &self.name, done };
-        let mut shortlist = Shortlist::all(candidates);
-        let cuts = self.filter(&cycle, &mut shortlist)?;
-        let (scorers, totals) = self.score(&cycle, &shortlist);
-        let ranked = Ranked::new(shortlist.positions(), &totals).ok_or_else(|| self.nothing_left("", 0))?;
+        let mut decision = Reused::<Decision>::take();
+        decision.shortlist.reset(candidates);
+        self.filter(&cycle, &mut decision)?;
+        decision.rate(&cycle, &self.scorers);
+        let ranked = Ranked::new(decision.shortlist.positions(), &decision.totals);
+        let ranked = ranked.ok_or_else(|| self.nothing_left("", 0))?;
         let targets = self.picker.pick(&ranked, rng);
-        let decision = Decision { cuts, shortlist: shortlist.into_positions(), scorers, totals };
         Ok(ProfileRun { targets, decision })
     }
 
-    fn filter(&self, cycle: &Cycle<'_>, shortlist: &mut Shortlist) -> Result<Vec<Cut>, ScheduleError> {
-        let before = shortlist.len();
-        let mut cuts = Vec::with_capacity(self.filters.len());
+    fn filter(&self, cycle: &Cycle<'_>, decision: &mut Decision) -> Result<(), ScheduleError> {
+        let before = decision.shortlist.len();
         for (name, _, filter) in &self.filters {
-            filter.filter(cycle, shortlist);
-            if shortlist.is_empty() {
+            filter.filter(cycle, &mut decision.shortlist);
+            if decision.shortlist.is_empty() {
                 return Err(self.nothing_left(name, before));
             }
-            cuts.push(Cut {
-                filter: Arc::clone(name),
-                left: u32::try_from(shortlist.len()).unwrap_or(u32::MAX),
-            });
+            let left = u32::try_from(decision.shortlist.len()).unwrap_or(u32::MAX);
+            decision.cuts.push(Cut { filter: Arc::clone(name), left });
         }
-        Ok(cuts)
-    }
-
-    fn score(&self, cycle: &Cycle<'_>, shortlist: &Shortlist) -> (Vec<ScorerRun>, Vec<f64>) {
-        let mut totals = vec![0.0; shortlist.len()];
-        let mut runs = Vec::with_capacity(self.scorers.len());
-        for weighted in &self.scorers {
-            let mut scores = vec![0.0; shortlist.len()];
-            weighted.scorer.score(cycle, shortlist, &mut Scores::over(&mut scores));
-            for (total, score) in totals.iter_mut().zip(&scores) {
-                *total += score * weighted.weight;
-            }
-            runs.push(ScorerRun { scorer: Arc::clone(&weighted.name), weight: weighted.weight, scores });
-        }
-        (runs, totals)
+        Ok(())
     }
 
     fn nothing_left(&self, filter: &str, before: usize) -> ScheduleError {

@@ -89,7 +89,7 @@ pub(crate) fn freeze(rows: &[Row]) -> Candidates {
             held.push(Reservation::new(Arc::clone(endpoint), ReservationRole::Decode, cost));
         }
     }
-    let all = (0..u32::try_from(rows.len()).unwrap()).collect();
+    let all = 0..u32::try_from(rows.len()).unwrap();
     Candidates::freeze(snapshot, all, Columns { lora: true, scalars: true, cache: true }, now)
 }
 

@@ -66,6 +66,29 @@ fn totals_are_weighted_sums_of_clamped_scores() {
 }
 
 #[test]
+fn the_record_says_what_each_scorer_said() {
+    let weights = [(0.3, 60.0), (0.8, 40.0)];
+    let scorers = weights.map(|(value, weight)| WeightedScorer {
+        name: format!("always {value}").into(),
+        plugin_type: "constant",
+        weight,
+        scorer: Arc::new(Constant(value)),
+    });
+    let filters = vec![(Arc::from("below"), "below", Arc::new(Below(2)) as Arc<dyn Filter>)];
+    let rows = vec![Row::default(); 3];
+    let outcome = scheduler(scorers.into(), filters)
+        .run(&request("m", Prompt::None), &freeze(&rows), &mut fastrand::Rng::with_seed(1))
+        .unwrap();
+    // A copy outlives what it was made from.
+    let kept = outcome.runs.get("default").unwrap().decision.clone();
+    drop(outcome);
+    let names: Vec<_> = kept.scorers.iter().map(|s| (&*s.scorer, s.weight)).collect();
+    assert_eq!(names, [("always 0.3", 60.0), ("always 0.8", 40.0)]);
+    assert_eq!([kept.scores(0), kept.scores(1), kept.scores(2)], [&[0.3, 0.3][..], &[0.8, 0.8], &[]]);
+    assert_scores(&kept.totals, &[50.0, 50.0]);
+}
+
+#[test]
 fn filters_narrow_one_after_another_and_an_empty_shortlist_is_said() {
     let below = |n: u32| (Arc::from(format!("below-{n}")), "below", Arc::new(Below(n)) as Arc<dyn Filter>);
     let rows = vec![Row::default(); 4];
@@ -77,6 +100,8 @@ fn filters_narrow_one_after_another_and_an_empty_shortlist_is_said() {
     let decision = &outcome.runs.get("default").unwrap().decision;
     assert_eq!(decision.cuts.iter().map(|c| c.left).collect::<Vec<_>>(), [3, 2]);
     assert_eq!(decision.shortlist.len(), 2);
+    let removed = |cut| decision.removed_by(cut).iter().map(|p| p.0).collect::<Vec<_>>();
+    assert_eq!([removed(0), removed(1), removed(2)], [vec![3], vec![2], vec![]]);
     let error = run(vec![below(3), below(0)], &mut rng).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -179,7 +204,7 @@ mod every_scorer {
                 // The one attribute that a scorer reads has place 0 in a table of its own.
                 if ["prefix-cache-scorer", "no-hit-lru-scorer"].contains(&row.name) {
                     let matched_blocks = matched.clone();
-                    let found = PrefixMatches { total_blocks, block_tokens: 64, matched_blocks, chains: Arc::default() };
+                    let found = PrefixMatches { total_blocks, block_tokens: 64, matched_blocks, chains: Vec::new() };
                     candidates.attributes.set(AttributeId::new(0), found);
                 } else {
                     let costs = TokenCosts { uncached: matched.clone(), output: None };

@@ -80,9 +80,7 @@ fn place<'a>(labels: &'a Labels, label: &str) -> Option<&'a str> {
 pub(super) mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::plugin::{
-        AttributeTable, Decision, PluginType, ProfileRun, ProfileRuns, Roles, StateStore, Targets,
-    };
+    use crate::plugin::{AttributeTable, PluginType, ProfileRun, ProfileRuns, Roles, StateStore, Targets};
     use crate::pool::Candidates;
     use crate::request::Prompt;
     use crate::scheduling::testing::{Row, build_in, freeze, request};
@@ -131,10 +129,8 @@ pub(super) mod tests {
         let mut done = ProfileRuns::default();
         done.push("encode".into(), None);
         if let Some(peer) = peer {
-            let decision =
-                Decision { cuts: Vec::new(), shortlist: Vec::new(), scorers: Vec::new(), totals: Vec::new() };
             let targets = Targets::one(Position(peer));
-            done.push("decode".into(), Some(ProfileRun { targets, decision }));
+            done.push("decode".into(), Some(ProfileRun { targets, decision: Default::default() }));
         }
         let request = request("m", Prompt::None);
         let cycle = Cycle { request: &request, candidates: &candidates, profile: "prefill", done: &done };

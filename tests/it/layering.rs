@@ -11,6 +11,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("clock", 0),
     ("shutdown", 0),
     ("readiness", 0),
+    ("reuse", 0),
     ("proto", 0),
     ("endpoint", 0),
     ("pool", 0),

@@ -23,8 +23,8 @@ impl Picker for Idle {
     }
 }
 impl ProfileHandler for Idle {
-    fn next(&self, _: &InferenceRequest, _: &[Arc<str>], _: &ProfileRuns) -> Vec<Arc<str>> {
-        Vec::new()
+    fn next(&self, _: &InferenceRequest, _: &[Arc<str>], _: &ProfileRuns) -> Option<Arc<str>> {
+        None
     }
     fn primary(&self, _: &InferenceRequest, _: &ProfileRuns) -> Result<Arc<str>, ScheduleError> {
         Err(ScheduleError::NoProfile("idle".into()))

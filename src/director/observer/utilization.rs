@@ -127,17 +127,12 @@ impl SaturationDetector for UtilizationDetector {
 impl Filter for UtilizationDetector {
     fn filter(&self, cycle: &Cycle<'_>, shortlist: &mut Shortlist) {
         let candidates = cycle.candidates;
-        let below: Vec<_> = shortlist
-            .positions()
-            .iter()
-            .copied()
-            .filter(|p| {
-                let load = self.load(candidates.fresh_waiting(*p), candidates.fresh_kv_usage(*p));
-                load.is_some_and(|load| load < 1.0 + self.headroom)
-            })
-            .collect();
-        if !below.is_empty() {
-            shortlist.replace(&below);
+        let below = |p| {
+            let load = self.load(candidates.fresh_waiting(p), candidates.fresh_kv_usage(p));
+            load.is_some_and(|load| load < 1.0 + self.headroom)
+        };
+        if shortlist.positions().iter().any(|p| below(*p)) {
+            shortlist.retain(below);
         }
     }
 }
@@ -227,7 +222,7 @@ mod tests {
     }
 
     fn kept(rows: &[Row]) -> Vec<u32> {
-        let all = (0..u32::try_from(rows.len()).unwrap()).collect();
+        let all = 0..u32::try_from(rows.len()).unwrap();
         let candidates = Candidates::freeze(pool(rows), all, Columns::default(), NOW);
         let request = InferenceRequest {
             id: "r".into(),

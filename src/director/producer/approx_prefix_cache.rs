@@ -21,7 +21,7 @@
 //! ```
 
 use crate::endpoint::{CacheGeometry, Incarnation, Occupant};
-use crate::kv::chain::{BASE_BLOCK_TOKENS, chains};
+use crate::kv::chain::{BASE_BLOCK_TOKENS, chains_into};
 use crate::kv::index::{IndexChange, IndexDelta, IndexSource, PrefixIndex, Space, Tier};
 use crate::plugin::{
     BuildContext, BuildError, DataProducer, Departure, HeaderEdits, PluginType, PreRequest, PrefixMatches,
@@ -228,7 +228,7 @@ impl ApproxPrefixCache {
 
     fn record(&self, candidates: &Candidates, matches: &PrefixMatches, target: Position) {
         let capacity = self.settings.capacity(candidates.cache(target), matches.block_tokens);
-        for blocks in matches.chains.iter() {
+        for blocks in &matches.chains {
             self.index.apply(&IndexDelta {
                 space: self.space,
                 occupant: candidates.occupant(target),
@@ -247,15 +247,17 @@ impl DataProducer for ApproxPrefixCache {
         let said = candidates.positions().find_map(|p| candidates.cache(p).map(|g| g.block_tokens));
         let block_tokens = self.settings.effective_block_tokens(prompt, said);
         let most = self.settings.most_blocks(block_tokens);
-        let chains =
-            chains(prompt, &request.target_model, request.parsed.cache_salt.as_ref(), block_tokens, most);
-        let mut matched_blocks = vec![0; candidates.len()];
-        for chain in &chains {
-            self.index.lookup(self.space, candidates.occupants(), chain, &mut matched_blocks);
+        let mut found = candidates.attributes.spare(self.matches);
+        let salt = request.parsed.cache_salt.as_ref();
+        chains_into(prompt, &request.target_model, salt, block_tokens, most, &mut found.chains);
+        found.matched_blocks.clear();
+        found.matched_blocks.resize(candidates.len(), 0);
+        for chain in &found.chains {
+            self.index.lookup(self.space, candidates.occupants(), chain, &mut found.matched_blocks);
         }
-        let total = chains.iter().map(Vec::len).sum::<usize>();
-        let total_blocks = u32::try_from(total).unwrap_or(u32::MAX);
-        let found = PrefixMatches { total_blocks, block_tokens, matched_blocks, chains: Arc::new(chains) };
+        let total = found.chains.iter().map(Vec::len).sum::<usize>();
+        found.total_blocks = u32::try_from(total).unwrap_or(u32::MAX);
+        found.block_tokens = block_tokens;
         candidates.attributes.set(self.matches, found);
         Ok(())
     }

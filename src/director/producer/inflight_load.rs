@@ -103,11 +103,14 @@ fn uncached(input: u32, matches: &PrefixMatches, p: Position) -> u32 {
 impl DataProducer for InflightLoad {
     fn produce(&self, request: &InferenceRequest, candidates: &mut Candidates) -> Result<(), ProduceError> {
         let input = request.prompt_tokens();
+        let mut costs = candidates.attributes.spare(self.costs);
         let matches = candidates.attributes.get(self.prefix);
-        let uncached =
-            candidates.positions().map(|p| matches.map_or(input, |m| uncached(input, m, p))).collect();
-        let output = self.output.map(|o| o.tokens(input, request.parsed.max_output_tokens));
-        candidates.attributes.set(self.costs, TokenCosts { uncached, output });
+        costs.uncached.clear();
+        costs
+            .uncached
+            .extend(candidates.positions().map(|p| matches.map_or(input, |m| uncached(input, m, p))));
+        costs.output = self.output.map(|o| o.tokens(input, request.parsed.max_output_tokens));
+        candidates.attributes.set(self.costs, costs);
         Ok(())
     }
 }
@@ -152,7 +155,7 @@ mod tests {
     }
 
     fn matches(matched: u32, total_blocks: u32, block_tokens: u32) -> PrefixMatches {
-        PrefixMatches { total_blocks, block_tokens, matched_blocks: vec![matched], chains: Arc::default() }
+        PrefixMatches { total_blocks, block_tokens, matched_blocks: vec![matched], chains: Vec::new() }
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Fixture {
     }
 
     pub fn freeze(&self, snapshot: Arc<PoolSnapshot>) -> Candidates {
-        let rows = (0..u32::try_from(snapshot.endpoints.len()).unwrap()).collect();
+        let rows = 0..u32::try_from(snapshot.endpoints.len()).unwrap();
         Candidates::freeze(snapshot, rows, Columns { cache: true, ..Columns::default() }, self.clock.now())
     }
 }

@@ -15,6 +15,7 @@ mod owners;
 mod recency;
 
 use crate::endpoint::Occupant;
+use crate::reuse::{Reusable, Reused, Shelf};
 use holders::{BLOCK_BYTES, Change, Shard, place};
 use owners::{Found, Owner, Owners};
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -23,6 +24,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::thread::LocalKey;
 
 /// Most bytes that one (block, endpoint) pair is charged with when no other endpoint holds the block.
 pub const ENTRY_BYTES: usize = NODE_BYTES + BLOCK_BYTES;
@@ -138,6 +140,32 @@ pub struct PrefixIndex {
     ignored: AtomicU64,
 }
 
+/// What one lookup works with, by owner: who holds everything so far, who holds the next block too, and which row an
+/// owner is.
+#[derive(Default)]
+struct Lookup {
+    alive: Vec<u64>,
+    still: Vec<u64>,
+    rows: Vec<u32>,
+}
+
+impl Reusable for Lookup {
+    fn shelf() -> &'static LocalKey<Shelf<Self>> {
+        thread_local! {
+            static SHELF: Shelf<Lookup> = const { Shelf::new() };
+        }
+        &SHELF
+    }
+    fn empty(&mut self) {
+        self.alive.clear();
+        self.still.clear();
+        self.rows.clear();
+    }
+    fn room(&self) -> usize {
+        self.rows.capacity()
+    }
+}
+
 impl PrefixIndex {
     /// An empty index that holds at most `max_bytes`.
     pub fn new(max_bytes: usize) -> Self {
@@ -185,8 +213,12 @@ impl PrefixIndex {
     pub fn lookup(&self, space: Space, occupants: &[Occupant], chain: &[u64], matched: &mut [u32]) {
         let owners = self.owners.read();
         let words = owners.ids().div_ceil(64);
-        let (mut alive, mut still) = (vec![0_u64; words], vec![0_u64; words]);
-        let mut rows = vec![u32::MAX; owners.ids()];
+        let mut scratch = Reused::<Lookup>::take();
+        let Lookup { alive, still, rows } = &mut *scratch;
+        alive.resize(words, 0);
+        still.resize(words, 0);
+        rows.resize(owners.ids(), u32::MAX);
+        let (mut alive, mut still) = (&mut alive[..], &mut still[..]);
         let mut any = false;
         for (row, occupant) in (0_u32..).zip(occupants) {
             if let Some(id) = owners.id(space, *occupant) {
@@ -214,13 +246,13 @@ impl PrefixIndex {
             if !any {
                 return;
             }
-            any = self.shard(*hash).read().intersect(*hash, &alive, &mut still);
-            add(&alive, &still, depth);
+            any = self.shard(*hash).read().intersect(*hash, alive, still);
+            add(alive, still, depth);
             std::mem::swap(&mut alive, &mut still);
             depth += 1;
         }
         still.fill(0);
-        add(&alive, &still, depth);
+        add(alive, still, depth);
     }
 
     /// Makes everything of `space` unreachable whose process is not `live`, and purges some of it.

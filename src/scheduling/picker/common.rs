@@ -2,6 +2,7 @@
 
 use crate::plugin::{BuildContext, BuildError, Ranked, Targets};
 use crate::pool::Position;
+use crate::reuse::Reused;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -27,13 +28,21 @@ pub(super) fn best(
     if most == 1 {
         return Targets::one(single_best(ranked, rng, key));
     }
-    let mut keyed: Vec<_> = ranked.iter().map(|(p, total)| (p, key(total, rng))).collect();
-    rng.shuffle(&mut keyed);
-    keyed.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    let mut positions = keyed.into_iter().take(most).map(|(p, _)| p);
+    let mut keyed = Reused::<Keyed>::take();
+    keyed.0.extend(ranked.iter().map(|(p, total)| (p, key(total, rng))));
+    rng.shuffle(&mut keyed.0);
+    // What is equal is in an order of chance already, so that the sort may leave it in any.
+    keyed.0.sort_unstable_by(|(_, a), (_, b)| b.total_cmp(a));
+    let mut positions = keyed.0.iter().take(most).map(|(p, _)| *p);
     let first = positions.next().unwrap_or_else(|| ranked.first());
-    Targets::new(first, positions.collect())
+    Targets::new(first, positions)
 }
+
+/// Positions with what they are ordered by.
+#[derive(Default)]
+struct Keyed(Vec<(Position, f64)>);
+
+crate::reusable_list!(Keyed, 0);
 
 /// The same for one position, in one pass: the n-th of equal ones replaces the choice with probability 1/n.
 fn single_best(

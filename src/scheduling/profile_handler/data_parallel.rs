@@ -52,8 +52,8 @@ impl ProfileHandler for DataParallel {
         )))
     }
 
-    fn next(&self, _: &InferenceRequest, configured: &[Arc<str>], done: &ProfileRuns) -> Vec<Arc<str>> {
-        if done.is_empty() { configured.to_vec() } else { Vec::new() }
+    fn next(&self, _: &InferenceRequest, configured: &[Arc<str>], done: &ProfileRuns) -> Option<Arc<str>> {
+        configured.first().filter(|_| done.is_empty()).cloned()
     }
 
     fn primary(&self, _: &InferenceRequest, done: &ProfileRuns) -> Result<Arc<str>, ScheduleError> {

@@ -47,15 +47,20 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
 }
 
 impl ProfileHandler for HeaderProfileHandler {
-    fn next(&self, request: &InferenceRequest, configured: &[Arc<str>], done: &ProfileRuns) -> Vec<Arc<str>> {
+    fn next(
+        &self,
+        request: &InferenceRequest,
+        configured: &[Arc<str>],
+        done: &ProfileRuns,
+    ) -> Option<Arc<str>> {
         if !done.is_empty() {
-            return Vec::new();
+            return None;
         }
         if let [only] = configured {
-            return vec![Arc::clone(only)];
+            return Some(Arc::clone(only));
         }
         let wanted = request.headers.first_of(&[&self.header]).unwrap_or(&self.default);
-        configured.iter().filter(|name| ***name == *wanted).cloned().collect()
+        configured.iter().find(|name| ***name == *wanted).cloned()
     }
 
     fn primary(&self, request: &InferenceRequest, done: &ProfileRuns) -> Result<Arc<str>, ScheduleError> {
@@ -117,9 +122,9 @@ mod tests {
         let handler = handler.profile_handler.unwrap();
         let (request, configured) = (request("m", Prompt::None), ["a".into(), Arc::from("b")]);
         let mut done = ProfileRuns::default();
-        assert_eq!(handler.next(&request, &configured, &done), [Arc::from("b")]);
+        assert_eq!(handler.next(&request, &configured, &done).as_deref(), Some("b"));
         done.push("b".into(), None);
-        assert!(handler.next(&request, &configured, &done).is_empty());
+        assert!(handler.next(&request, &configured, &done).is_none());
         assert_eq!(&*handler.primary(&request, &done).unwrap(), "b");
     }
 }

@@ -33,8 +33,8 @@ impl ProfileHandler for SingleProfileHandler {
         )))
     }
 
-    fn next(&self, _: &InferenceRequest, configured: &[Arc<str>], done: &ProfileRuns) -> Vec<Arc<str>> {
-        if done.is_empty() { configured.to_vec() } else { Vec::new() }
+    fn next(&self, _: &InferenceRequest, configured: &[Arc<str>], done: &ProfileRuns) -> Option<Arc<str>> {
+        configured.first().filter(|_| done.is_empty()).cloned()
     }
 
     fn primary(&self, _: &InferenceRequest, done: &ProfileRuns) -> Result<Arc<str>, ScheduleError> {
@@ -59,9 +59,9 @@ mod tests {
         assert!(handler.accepts(&profiles).unwrap_err().to_string().contains("multiple scheduling profiles"));
         let mut done = ProfileRuns::default();
         assert!(handler.primary(&request, &done).is_err());
-        assert_eq!(handler.next(&request, &profiles[..1], &done).len(), 1);
+        assert_eq!(handler.next(&request, &profiles[..1], &done).as_deref(), Some("a"));
         done.push("a".into(), None);
-        assert!(handler.next(&request, &profiles[..1], &done).is_empty());
+        assert!(handler.next(&request, &profiles[..1], &done).is_none());
         assert_eq!(&*handler.primary(&request, &done).unwrap(), "a");
     }
 }

@@ -18,6 +18,7 @@ use crate::plugin::{
     BuildContext, BuildError, Cycle, PluginType, PrefixMatches, Roles, Scorer, Scores, Shortlist, Stability,
 };
 use crate::pool::AttributeId;
+use crate::reuse::Reused;
 use crate::scheduling::cel::{Fault, Faults, Real, Scope, Truth, Typed, compile};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -79,11 +80,19 @@ impl CelScorer {
     }
 }
 
+/// What an expression said of each candidate.
+#[derive(Default)]
+struct Rated(Vec<Option<f64>>);
+
+crate::reusable_list!(Rated, 0);
+
 impl Scorer for CelScorer {
     fn score(&self, cycle: &Cycle<'_>, shortlist: &Shortlist, scores: &mut Scores<'_>) {
         let prefix = self.prefix.and_then(|id| cycle.candidates.attributes.get(id));
         // Aligned with the candidates, so that the rule below finds a position's number without a search.
-        let mut rated = vec![None; cycle.candidates.len()];
+        let mut numbers = Reused::<Rated>::take();
+        let rated = &mut numbers.0;
+        rated.resize(cycle.candidates.len(), None);
         let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
         for at in shortlist.positions() {
             let number = self.rate(Scope { cycle, prefix, at: *at });

@@ -8,6 +8,7 @@
 
 use crate::plugin::{Score, Scores, Shortlist};
 use crate::pool::Position;
+use crate::reuse::Reused;
 
 /// Score of everybody when nothing is known.
 const UNKNOWN: f64 = 0.5;
@@ -30,7 +31,9 @@ pub(super) fn score_fresh<T>(
     if known == shortlist.len() {
         return;
     }
-    let doubtful = doubtful_score(shortlist.positions().iter().filter_map(score).map(Score::get).collect());
+    let mut numbers = Reused::<Numbers>::take();
+    numbers.0.extend(shortlist.positions().iter().filter_map(score).map(Score::get));
+    let doubtful = doubtful_score(&mut numbers.0);
     for (i, p) in shortlist.positions().iter().enumerate() {
         if fresh(*p).is_none() {
             scores.set(i, doubtful);
@@ -60,7 +63,13 @@ pub(super) fn score_fewer(
     );
 }
 
-fn doubtful_score(mut known: Vec<f64>) -> Score {
+/// The scores that rest on fresh numbers.
+#[derive(Default)]
+struct Numbers(Vec<f64>);
+
+crate::reusable_list!(Numbers, 0);
+
+fn doubtful_score(known: &mut [f64]) -> Score {
     if known.is_empty() {
         return Score::new(UNKNOWN);
     }

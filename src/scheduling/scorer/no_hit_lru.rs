@@ -22,10 +22,12 @@ use crate::plugin::{
     Score, Scorer, Scores, Shortlist, Stability,
 };
 use crate::pool::{AttributeId, Candidates};
+use crate::reuse::{Reusable, Reused, Shelf};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::thread::LocalKey;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "no-hit-lru-scorer", stability: Stability::Beta, build };
@@ -71,6 +73,31 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
     })
 }
 
+/// What one rating works with.
+#[derive(Default)]
+struct Ranks {
+    /// By slot, 1 more than the index in the shortlist.
+    places: Vec<usize>,
+    /// Index in the shortlist and place in the order of use.
+    used: Vec<(usize, usize)>,
+}
+
+impl Reusable for Ranks {
+    fn shelf() -> &'static LocalKey<Shelf<Self>> {
+        thread_local! {
+            static SHELF: Shelf<Ranks> = const { Shelf::new() };
+        }
+        &SHELF
+    }
+    fn empty(&mut self) {
+        self.places.clear();
+        self.used.clear();
+    }
+    fn room(&self) -> usize {
+        self.places.capacity()
+    }
+}
+
 impl Uses {
     fn touch(&self, occupant: Occupant) {
         let mut order = self.order.lock();
@@ -88,7 +115,9 @@ impl Uses {
         let occupants = || shortlist.positions().iter().map(|p| candidates.occupant(*p));
         // Index in the shortlist by slot, 0 where there is none: one pass over the order finds every rank.
         let slots = occupants().map(|o| o.slot.0 as usize + 1).max().unwrap_or(0);
-        let mut places = vec![0; slots];
+        let mut ranks = Reused::<Ranks>::take();
+        let Ranks { places, used } = &mut *ranks;
+        places.resize(slots, 0);
         for (i, occupant) in occupants().enumerate() {
             places[occupant.slot.0 as usize] = i + 1;
         }
@@ -97,11 +126,10 @@ impl Uses {
             let i = places.get(occupant.slot.0 as usize)?.checked_sub(1)?;
             (candidates.occupant(shortlist.positions()[i]) == *occupant).then_some(i)
         };
-        let used: Vec<(usize, usize)> =
-            order.iter().enumerate().filter_map(|(rank, o)| Some((find(o)?, rank))).collect();
+        used.extend(order.iter().enumerate().filter_map(|(rank, o)| Some((find(o)?, rank))));
         drop(order);
         let never_used = shortlist.len() - used.len();
-        for (i, rank) in used {
+        for (i, rank) in used.drain(..) {
             scores.set(i, Score::new(step(never_used + rank)));
             places[candidates.occupant(shortlist.positions()[i]).slot.0 as usize] = 0;
         }
@@ -171,7 +199,7 @@ mod tests {
                     total_blocks: 10,
                     block_tokens: 1,
                     matched_blocks: matched.to_vec(),
-                    chains: Arc::default(),
+                    chains: Vec::new(),
                 };
                 candidates.attributes.set(AttributeId::new(0), matches);
             }

@@ -242,7 +242,8 @@ impl PreRequest for Affinity {
         let profile = self.profile.as_deref().unwrap_or(&departure.outcome.primary_profile);
         let Some(run) = departure.outcome.runs.get(profile) else { return };
         let key = |p: Position| &departure.candidates.endpoint(p).key;
-        let could_serve = |bound: &EndpointKey| run.decision.shortlist.iter().any(|p| key(*p) == bound);
+        let could_serve =
+            |bound: &EndpointKey| run.decision.shortlist.positions().iter().any(|p| key(*p) == bound);
         sessions.bind(session, key(run.targets.first()), could_serve, self.clock.now());
     }
 }

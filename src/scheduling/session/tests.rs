@@ -4,6 +4,7 @@ use crate::plugin::{
     Targets,
 };
 use crate::request::{Headers, Prompt};
+use crate::reuse::Reused;
 use crate::scheduling::tables;
 use crate::scheduling::testing::{Row, build, build_in, freeze, kept, request, request_with, scores};
 use serde_json::{Value, json};
@@ -84,8 +85,9 @@ fn the_response_carries_the_endpoint_that_served() {
 /// A request of session `s1` sent to `chosen` out of `shortlist`.
 fn send(roles: &Roles, candidates: &Candidates, shortlist: &[u32], chosen: u32) {
     let request = request_with("x-session-id", "s1");
-    let shortlist = shortlist.iter().map(|p| Position(*p)).collect();
-    let decision = Decision { cuts: Vec::new(), shortlist, scorers: Vec::new(), totals: Vec::new() };
+    let mut decision = Reused::<Decision>::default();
+    decision.shortlist.reset(candidates);
+    decision.shortlist.retain(|p| shortlist.contains(&p.0));
     let targets = Targets::one(Position(chosen));
     let mut runs = ProfileRuns::default();
     runs.push("default".into(), Some(ProfileRun { targets: targets.clone(), decision }));

@@ -176,7 +176,7 @@ impl World {
             fairness_id: "default-flow".into(),
             body_bytes: 0,
         };
-        let rows = (0..u32::from(ENGINES)).collect();
+        let rows = 0..u32::from(ENGINES);
         let columns = Columns { cache: true, ..Columns::default() };
         let mut candidates = Candidates::freeze(Arc::clone(&self.snapshot), rows, columns, self.clock.now());
         for producer in &plan.producers {

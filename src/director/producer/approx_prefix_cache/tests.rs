@@ -1,7 +1,7 @@
 use super::super::testing::{Fixture, request};
 use super::*;
 use crate::endpoint::Sample;
-use crate::plugin::{Decision, ProfileRun, ProfileRuns, SchedulingOutcome, Targets};
+use crate::plugin::{ProfileRun, ProfileRuns, SchedulingOutcome, Targets};
 use serde_json::json;
 
 /// A producer over three endpoints, whose blocks can be smaller than configurations allow.
@@ -48,11 +48,12 @@ impl Bench {
     fn send(&self, prompts: &[&[u32]], primary: u32, prefill: Option<u32>) {
         let (candidates, _) = self.produce(prompts);
         let mut runs = ProfileRuns::default();
-        let decision =
-            Decision { cuts: Vec::new(), shortlist: Vec::new(), scorers: Vec::new(), totals: Vec::new() };
         let targets = |p| Targets::one(Position(p));
         if let Some(p) = prefill {
-            runs.push(PREFILL_PROFILE.into(), Some(ProfileRun { targets: targets(p), decision }));
+            runs.push(
+                PREFILL_PROFILE.into(),
+                Some(ProfileRun { targets: targets(p), decision: Default::default() }),
+            );
         }
         let outcome = SchedulingOutcome { primary_profile: "decode".into(), primary: targets(primary), runs };
         let request = tokens(prompts);
