@@ -81,18 +81,18 @@ bench: ## The micro benchmarks
 instructions: ## Count the instructions of the hot pieces; fails where one takes over 5 % more than its baseline
 	@CARGO="$(CARGO)" scripts/instructions
 
-# Which profiles, and what else `pointsman bench run` is told: make bench-profiles PROFILES=small BENCH_FLAGS="--runs 5"
+# Which profiles, and what else `pointsman bench run` is told: make bench-profiles PROFILES=small BENCH_FLAGS="--runs 1"
 PROFILES ?= small large chunks idle sessions latency proxy growth
-BENCH_FLAGS ?=
+BENCH_FLAGS ?= --runs 5
 
 .PHONY: bench-profiles
-bench-profiles: ## What the picker costs, profile by profile, beside the floor: PROFILES="small idle" BENCH_FLAGS="--runs 5"
+bench-profiles: ## What the picker costs, profile by profile, beside the floor: PROFILES="small idle" BENCH_FLAGS="--runs 1"
 	@$(MORE_FILES) $(CARGO) build --release --locked --quiet; mkdir -p target/bench; failed=; \
 	if [[ " $(PROFILES) " == *" proxy "* ]]; then \
 	  POINTSMAN_ENVOY="$$(scripts/install-envoy $(lastword $(ENVOY_VERSIONS)))"; export POINTSMAN_ENVOY; \
 	fi; \
 	for profile in $(PROFILES); do \
-	  $(CARGO) run --release --locked --quiet --bin pointsman -- bench run "$$profile" --json "target/bench/$$profile.json" $(BENCH_FLAGS) \
+	  $(CARGO) run --release --locked --quiet --bin pointsman -- bench run "$$profile" --json "target/bench/$$profile.json" --svg target/bench $(BENCH_FLAGS) \
 	    || failed="$$failed $$profile"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "not whole:$$failed"; exit 1; fi

@@ -9,7 +9,7 @@
 //! 4. `scheduling`: filters, scorers, pickers; pure and synchronous;
 //! 5. `plugin`: the contracts every plugin shares;
 //! 6. the domain: `pool`, `endpoint`, `request`, `kv`, and what everybody needs: `telemetry`, `clock`, `shutdown`,
-//!    `readiness`, `reuse`.
+//!    `readiness`, `reuse`, `plot`.
 //!
 //! `sim`, `demo` and `bench` are programs of their own beside `app`; `replay` is one above both: it runs `app`'s plans over
 //! `sim`'s engines.
@@ -26,6 +26,7 @@ pub mod discovery;
 pub mod endpoint;
 pub mod ext_proc;
 pub mod kv;
+pub mod plot;
 pub mod plugin;
 pub mod pool;
 pub mod proto;

@@ -94,6 +94,9 @@ pub struct RunArgs {
     /// Write everything to this file, too.
     #[arg(long)]
     pub json: Option<PathBuf>,
+    /// Draw the curves of rows that differ in one number (profile `growth`) as SVG files in this folder.
+    #[arg(long)]
+    pub svg: Option<PathBuf>,
 }
 
 impl RunArgs {

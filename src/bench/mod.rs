@@ -10,6 +10,7 @@ mod children;
 mod chunks;
 mod coalesce;
 mod connection;
+mod curves;
 mod echo;
 mod engines;
 mod exchange;

@@ -1,5 +1,6 @@
 //! The rows of each profile.
 
+use super::curves::Growing;
 use super::prompt::Shape;
 use super::workload::{Arrivals, Pace, RequestMode, ResponseMode, Workload};
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub struct Spec {
     pub proxy: Option<&'static str>,
     /// Time between two scrapes of an engine, of which 95 % must come.
     pub scrapes_due_every: Option<Duration>,
+    /// The curve that the row lies on, and where.
+    pub curve: Option<(Growing, f64)>,
 }
 
 impl Spec {
@@ -65,11 +68,17 @@ impl Spec {
             blocks: 0,
             proxy: None,
             scrapes_due_every: None,
+            curve: None,
         }
     }
 
     fn flag(mut self, name: &str, value: &str) -> Self {
         self.flags.extend([format!("--{name}"), value.to_owned()]);
+        self
+    }
+
+    fn on_curve(mut self, growing: Growing, value: f64) -> Self {
+        self.curve = Some((growing, value));
         self
     }
 }
@@ -78,7 +87,9 @@ const UNIQUE_HALF: &str = "half of each prompt is shared within one of 64 groups
 
 fn prompts(bytes: usize) -> Workload {
     let prompts = Shape { bytes, shared: 0.5, groups: 64, turn_bytes: 0 };
-    Workload { prompts, ..Workload::default() }
+    // Short, because every row is run several times, and the median is told.
+    let (warm_up, window) = (Duration::from_secs(1), Duration::from_secs(3));
+    Workload { prompts, warm_up, window, ..Workload::default() }
 }
 
 fn at_once(concurrency: usize, workload: Workload) -> Workload {
@@ -123,7 +134,8 @@ fn large() -> Vec<Spec> {
     let about = "open loop; half of each prompt is shared within one of 8 groups, the other half its own";
     let mut huge = at_rate(10.0, prompts(4 << 20));
     huge.prompts.groups = 8;
-    rows.push(Spec::new("4 MB at 10/s", about, 100, huge.clone()));
+    let paced = Workload { window: Duration::from_secs(6), ..huge.clone() };
+    rows.push(Spec::new("4 MB at 10/s", about, 100, paced));
     let about = "closed loop; half of each prompt is shared within one of 8 groups, the other half its own";
     rows.push(Spec::new("4 MB", about, 100, at_once(8, huge)));
     rows
@@ -138,22 +150,20 @@ fn chunks() -> Vec<Spec> {
         );
         Spec::new(&format!("100k chunks/s, {streams} streams, {micros} µs"), &about, 10, workload)
     };
-    let mut rows = [10, 100, 1_000].map(|streams| row(streams, 1_000)).to_vec();
-    rows.push(row(1_000, 50));
-    rows
+    [1_000, 50].iter().flat_map(|micros| [10, 100, 1_000].map(|streams| row(streams, *micros))).collect()
 }
 
 fn idle() -> Vec<Spec> {
     let quiet = |seconds: u64| Workload {
         pace: Pace::Idle,
-        warm_up: Duration::from_secs(3),
+        warm_up: Duration::from_secs(2),
         window: Duration::from_secs(seconds),
         ..Workload::default()
     };
     let about = "no requests, pages that never change, back-off off: every scrape is due";
     let mut rows = vec![
-        Spec::new("100 at 50 ms", about, 100, quiet(10)).flag("refresh-metrics-interval", "50ms"),
-        Spec::new("1,000 at 1 s", about, 1_000, quiet(10)).flag("refresh-metrics-interval", "1s"),
+        Spec::new("100 at 50 ms", about, 100, quiet(5)).flag("refresh-metrics-interval", "50ms"),
+        Spec::new("1,000 at 1 s", about, 1_000, quiet(5)).flag("refresh-metrics-interval", "1s"),
     ];
     for row in &mut rows {
         row.flags.push("--refresh-backoff=false".to_owned());
@@ -161,8 +171,8 @@ fn idle() -> Vec<Spec> {
     rows[0].scrapes_due_every = Some(Duration::from_millis(50));
     rows[1].scrapes_due_every = Some(Duration::from_secs(1));
     let about = "no requests, pages that never change, every flag at its default";
-    rows.push(Spec::new("100 as shipped", about, 100, quiet(10)));
-    rows.push(Spec::new("1,000 as shipped", about, 1_000, quiet(10)));
+    rows.push(Spec::new("100 as shipped", about, 100, quiet(5)));
+    rows.push(Spec::new("1,000 as shipped", about, 1_000, quiet(5)));
     rows
 }
 
@@ -178,7 +188,7 @@ fn sessions() -> Vec<Spec> {
 
 fn latency() -> Vec<Spec> {
     let row = |rate: f64| {
-        let workload = Workload { window: Duration::from_secs(20), ..at_rate(rate, prompts(1024)) };
+        let workload = Workload { window: Duration::from_secs(10), ..at_rate(rate, prompts(1024)) };
         let about = format!("open loop, counted from when each was due; {UNIQUE_HALF}");
         Spec::new(&format!("1 KB at {rate}/s"), &about, 100, workload)
     };
@@ -189,7 +199,7 @@ fn proxy() -> Vec<Spec> {
     let row = |name: &str, bytes: usize, rate: f64, configuration: &'static str| {
         let workload = Workload {
             request: RequestMode::Http,
-            window: Duration::from_secs(10),
+            window: Duration::from_secs(6),
             ..at_rate(rate, prompts(bytes))
         };
         let about = "open loop through Envoy, until the headers of the engine's answer; the floor is Envoy without \
@@ -208,19 +218,19 @@ fn growth() -> Vec<Spec> {
     for engines in [10, 100, 1_000] {
         let row = Spec::new(&format!("{engines} endpoints"), UNIQUE_HALF, engines, prompts(1024));
         // The same scrapes a second for any number of engines up to 100, so that the difference is the decision's.
-        rows.push(row.flag("refresh-metrics-interval", "1s"));
+        rows.push(row.flag("refresh-metrics-interval", "1s").on_curve(Growing::Endpoints, engines as f64));
     }
     for kib in [1, 4, 16, 64] {
         let workload = at_once(if kib > 16 { 32 } else { 64 }, prompts(kib * 1024));
         let row = Spec::new(&format!("{kib} KB prompts"), UNIQUE_HALF, 100, workload);
-        rows.push(row.flag("refresh-metrics-interval", "1s"));
+        rows.push(row.flag("refresh-metrics-interval", "1s").on_curve(Growing::PromptKib, kib as f64));
     }
     for (label, blocks) in
         [("1k", 1_000), ("10k", 10_000), ("100k", 100_000), ("1M", 1_000_000), ("10M", 10_000_000)]
     {
         let row = Spec::new(&format!("{label} blocks"), UNIQUE_HALF, 100, prompts(4096));
         let row = row.flag("refresh-metrics-interval", "1s").flag("prefix-index-bytes", "2GiB");
-        rows.push(Spec { blocks, config: ROOMY, ..row });
+        rows.push(Spec { blocks, config: ROOMY, ..row.on_curve(Growing::Blocks, blocks as f64) });
     }
     rows
 }

@@ -81,6 +81,21 @@ impl Row {
         }
     }
 
+    /// CPU time of the picker for each request, in microseconds.
+    pub fn cpu_micros(&self) -> Option<f64> {
+        self.measured.cpu_per_request().map(micros)
+    }
+
+    /// The same of the floor.
+    pub fn floor_micros(&self) -> Option<f64> {
+        self.floor.as_ref().and_then(Measured::cpu_per_request).map(micros)
+    }
+
+    /// Resident memory of the picker at the end, in MB.
+    pub fn resident_megabytes(&self) -> Option<f64> {
+        self.measured.memory.map(|m| m.resident as f64 / 1e6)
+    }
+
     fn json(&self) -> Value {
         let verdict = self.verdict();
         let refused = matches!(verdict, Verdict::GeneratorBound { .. });
@@ -259,8 +274,11 @@ pub fn tell(rows: &[Row], json: Option<&Path>) -> Result<(), BenchError> {
     )))
 }
 
+fn micros(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e3
+}
+
 fn figures(m: &Measured, refused: bool) -> Value {
-    let micros = |t: Duration| t.as_nanos() as f64 / 1e3;
     json!({
         "window_s": m.seconds,
         "requests_per_s": (!refused).then_some(m.requests_per_second),
@@ -298,7 +316,7 @@ fn figure(value: f64) -> String {
 }
 
 fn time(time: Duration) -> String {
-    let micros = time.as_nanos() as f64 / 1e3;
+    let micros = micros(time);
     if micros < 100.0 {
         format!("{micros:.1} µs")
     } else if micros < 10_000.0 {

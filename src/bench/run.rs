@@ -5,6 +5,7 @@ use super::account::Account;
 use super::args::RunArgs;
 use super::children::{self, Folder, Process};
 use super::connection::Target;
+use super::curves;
 use super::engines::Scrapes;
 use super::load;
 use super::measure;
@@ -29,7 +30,7 @@ const BLOCK_BYTES: u64 = 256;
 /// # Errors
 /// When a process cannot be started, and when rows are refused or broken.
 pub async fn run(args: &RunArgs) -> Result<(), BenchError> {
-    let mut rows = Vec::new();
+    let (mut rows, mut points) = (Vec::new(), Vec::new());
     for spec in args.profile.rows() {
         let named = |wanted: &String| spec.workload.name.contains(wanted.as_str());
         if !args.row.is_empty() && !args.row.iter().any(named) {
@@ -39,13 +40,18 @@ pub async fn run(args: &RunArgs) -> Result<(), BenchError> {
         let engines = args.engines.unwrap_or(spec.engines);
         let spec = Spec { workload, engines, ..spec };
         eprintln!("{} …", spec.workload.name);
-        rows.push(match spec.proxy {
+        let row = match spec.proxy {
             Some(configuration) => proxy::measured(args, &spec, configuration).await?,
             None => measured(args, &spec).await?,
-        });
+        };
+        points.extend(spec.curve.map(|(growing, value)| (growing, value, row.clone())));
+        rows.push(row);
     }
     if rows.is_empty() {
         return Err(BenchError::Usage("no row has a name like --row".to_owned()));
+    }
+    if let Some(folder) = &args.svg {
+        curves::write(&points, folder)?;
     }
     report::tell(&rows, args.json.as_deref())
 }
