@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::config::{self, EppOptions};
 use crate::director::Director;
 use crate::ext_proc::pools::Signs;
-use crate::ext_proc::server::{self, Drained, Http2, Routes};
+use crate::ext_proc::server::{self, Drain, Drained, Http2, Routes};
 use crate::ext_proc::tls::{Tls, TlsOptions};
 use crate::ext_proc::{self, ExtProc, Pools};
 use crate::shutdown::{Stage, Tasks};
@@ -61,7 +61,7 @@ pub(super) fn spawn(
         pending_resets: options.limits.max_pending_resets,
         ..Http2::default()
     };
-    let drain = options.drain_timeout;
+    let drain = Drain::within(options.drain_timeout);
     tasks.spawn(Stage::Edge, "ext_proc", move |stop| async move {
         match server::serve(listener, tls, routes, http2, stop.cancelled_owned(), drain).await {
             Ok(Drained::Whole) => {}

@@ -5,7 +5,7 @@
 //! reads no JSON, hashes nothing, knows no endpoints. Replies are pulled: no task and no channel for a stream.
 
 use super::BenchError;
-use crate::ext_proc::server::{Http2, Routes, serve};
+use crate::ext_proc::server::{Drain, Http2, Routes, serve};
 use crate::ext_proc::tls::{Tls, TlsOptions};
 use crate::proto::ext_proc::*;
 use bytes::Bytes;
@@ -37,7 +37,7 @@ pub async fn run(
 ) -> Result<(), BenchError> {
     let tls = tls.then(|| Tls::new(&TlsOptions::default())).transpose();
     let tls = tls.map_err(|e| BenchError::Tls(e.to_string()))?;
-    serve(listener, tls, Routes::new(Echo), Http2::default(), shutdown, Duration::ZERO)
+    serve(listener, tls, Routes::new(Echo), Http2::default(), shutdown, Drain::within(Duration::ZERO))
         .await
         .map(|_drained| ())
         .map_err(|source| BenchError::Serve { what: "echo", source })

@@ -59,6 +59,30 @@ impl Default for Http2 {
     }
 }
 
+/// How serving ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Drain {
+    /// How long everything is still taken, new connections and streams as well: proxies send requests here until their
+    /// next health check says that a drain began. Never more than half of `within`, and over as soon as no proxy is
+    /// connected.
+    pub notice: Duration,
+    /// How long all of it may take.
+    pub within: Duration,
+}
+
+impl Drain {
+    /// Above what the shipped Envoy configurations take to notice, which is 4 s.
+    pub const NOTICE: Duration = Duration::from_secs(5);
+
+    /// With the usual notice.
+    pub fn within(within: Duration) -> Self {
+        Self { notice: Self::NOTICE, within }
+    }
+}
+
+/// How often it is looked whether a proxy is still connected.
+const NOTICE_LOOK: Duration = Duration::from_millis(50);
+
 /// Whether all streams ended in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
@@ -68,8 +92,8 @@ pub enum Drained {
     CutOff,
 }
 
-/// Serves `routes` on `listener` until `shutdown` is done, then stops accepting and lets open streams finish within
-/// `drain_timeout`.
+/// Serves `routes` on `listener` until `shutdown` is done, goes on for the notice, then stops accepting and lets open streams
+/// finish within the rest of the time.
 ///
 /// # Errors
 /// When the HTTP/2 server fails as a whole, which a single connection cannot cause.
@@ -79,16 +103,19 @@ pub async fn serve(
     routes: Routes,
     http2: Http2,
     shutdown: impl Future<Output = ()>,
-    drain_timeout: Duration,
+    drain: Drain,
 ) -> io::Result<Drained> {
     let (connections, incoming) = mpsc::channel(HANDSHAKES);
     let acceptor = tls.map(|tls| TlsAcceptor::from(tls.config()));
-    let accepting = AbortOnDropHandle::new(tokio::spawn(accept(listener, acceptor, connections)));
+    let open = Open::default();
+    let accepting =
+        AbortOnDropHandle::new(tokio::spawn(accept(listener, acceptor, connections, open.clone())));
     let draining = Notify::new();
     let signal = async {
         shutdown.await;
-        accepting.abort();
         draining.notify_one();
+        open.none_within(drain.notice.min(drain.within / 2)).await;
+        accepting.abort();
     };
     let serving = Server::builder()
         .max_concurrent_streams(http2.max_concurrent_streams)
@@ -103,11 +130,28 @@ pub async fn serve(
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), signal);
     let cut_off = async {
         draining.notified().await;
-        tokio::time::sleep(drain_timeout).await;
+        tokio::time::sleep(drain.within).await;
     };
     tokio::select! {
         served = serving => served.map(|()| Drained::Whole).map_err(io::Error::other),
         () = cut_off => Ok(Drained::CutOff),
+    }
+}
+
+/// Counts the connections that hold a clone.
+#[derive(Clone, Debug, Default)]
+struct Open(Arc<()>);
+
+impl Open {
+    /// Returns when there is no connection, at the latest after `patience`.
+    async fn none_within(&self, patience: Duration) {
+        let none = async {
+            // This one, and that of the task that accepts.
+            while Arc::strong_count(&self.0) > 2 {
+                tokio::time::sleep(NOTICE_LOOK).await;
+            }
+        };
+        let _either_way = tokio::time::timeout(patience, none).await;
     }
 }
 
@@ -116,6 +160,7 @@ async fn accept(
     listener: TcpListener,
     acceptor: Option<TlsAcceptor>,
     connections: mpsc::Sender<Result<Io, io::Error>>,
+    open: Open,
 ) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
@@ -131,11 +176,13 @@ async fn accept(
         if let Err(problem) = stream.set_nodelay(true) {
             tracing::debug!(%problem, %peer, "TCP_NODELAY was not set");
         }
-        let (connections, acceptor) = (connections.clone(), acceptor.clone());
+        let (connections, acceptor, open) = (connections.clone(), acceptor.clone(), open.clone());
         tokio::spawn(async move {
             let ready = match acceptor {
-                None => Some(Io::Plain(stream)),
-                Some(acceptor) => handshake(&acceptor, stream, peer).await,
+                None => Some(Io::Plain { stream, _open: open }),
+                Some(acceptor) => {
+                    handshake(&acceptor, stream, peer).await.map(|stream| Io::Tls { stream, _open: open })
+                }
             };
             drop(permit);
             if let Some(io) = ready {
@@ -146,9 +193,13 @@ async fn accept(
     }
 }
 
-async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream, peer: SocketAddr) -> Option<Io> {
+async fn handshake(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<Box<TlsStream<TcpStream>>> {
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => Some(Io::Tls(Box::new(stream))),
+        Ok(Ok(stream)) => Some(Box::new(stream)),
         Ok(Err(problem)) => {
             tracing::debug!(%problem, %peer, "TLS handshake failed; a proxy without TLS needs --secure-serving=false");
             None
@@ -163,8 +214,8 @@ async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream, peer: SocketAddr) 
 /// One connection.
 #[derive(Debug)]
 enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain { stream: TcpStream, _open: Open },
+    Tls { stream: Box<TlsStream<TcpStream>>, _open: Open },
 }
 
 impl Connected for Io {
@@ -180,8 +231,8 @@ impl AsyncRead for Io {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Plain { stream, .. } => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls { stream, .. } => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -189,22 +240,22 @@ impl AsyncRead for Io {
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Plain { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Plain { stream, .. } => Pin::new(stream).poll_flush(cx),
+            Self::Tls { stream, .. } => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Plain { stream, .. } => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls { stream, .. } => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -214,15 +265,15 @@ impl AsyncWrite for Io {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Plain { stream, .. } => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls { stream, .. } => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Plain { stream, .. } => stream.is_write_vectored(),
+            Self::Tls { stream, .. } => stream.is_write_vectored(),
         }
     }
 }

@@ -33,6 +33,10 @@ struct Running {
 }
 
 async fn start(tls: Option<Tls>, max_message: usize, drain: Duration) -> Running {
+    start_with(tls, max_message, Drain { notice: Duration::ZERO, within: drain }).await
+}
+
+async fn start_with(tls: Option<Tls>, max_message: usize, drain: Drain) -> Running {
     let fake = Fake::new(Script { opaque: true, ..Script::default() });
     let budget = Budget::new(1 << 30);
     let (router, held) = (Arc::clone(&fake), Arc::clone(&budget));
@@ -229,6 +233,22 @@ async fn draining_lets_open_streams_finish_and_takes_no_new_connection() {
     let mut body = response.into_body();
     assert_eq!(kinds(&replies(&mut body, 2).await), ["request_headers", "request_body"]);
     drop((body, more, open, sender));
+    assert_eq!(running.serving.await.unwrap().unwrap(), Drained::Whole);
+}
+
+#[tokio::test]
+async fn until_the_notice_is_over_new_connections_and_streams_are_taken() {
+    let drain = Drain { notice: Duration::from_secs(600), within: Duration::from_secs(3600) };
+    let running = start_with(None, 1 << 20, drain).await;
+    let first = connect(running.address).await;
+    running.stop.send(()).unwrap();
+    let mut sender = connect(running.address).await;
+    let (request, open) = call(stream::iter([post(), request_body("x", true)]));
+    let mut body = sender.send_request(request).await.unwrap().into_body();
+    assert_eq!(kinds(&replies(&mut body, 2).await), ["request_headers", "request_body"]);
+    assert!(!running.serving.is_finished());
+    // No proxy is left: nobody has to be told any more.
+    drop((first, body, open, sender));
     assert_eq!(running.serving.await.unwrap().unwrap(), Drained::Whole);
 }
 

@@ -244,6 +244,9 @@ fn gateway_examples_remove_every_control_header() {
     let removed: Vec<&str> =
         shipped.lines().filter_map(|line| line.trim().strip_prefix("- remove: ")).collect();
     assert!(removed.len() > 5);
+    let istio = std::fs::read_to_string(source_root().join("deploy/gateways/istio/gateway.yaml")).unwrap();
+    let there: Vec<&str> = istio.lines().filter_map(|line| line.trim().strip_prefix("- remove: ")).collect();
+    assert_eq!(there, removed, "istio/gateway.yaml");
     for file in
         ["envoy-gateway/full-duplex.yaml", "envoy-gateway/buffered.yaml", "envoy-ai-gateway/gateway.yaml"]
     {
@@ -253,6 +256,33 @@ fn gateway_examples_remove_every_control_header() {
         let early = policy["spec"]["headers"]["earlyRequestHeaders"]["remove"].as_array().unwrap().clone();
         let early: Vec<&str> = early.iter().map(|header| header.as_str().unwrap()).collect();
         assert_eq!(early, removed, "{file}");
+    }
+}
+
+/// What the two forms for Envoy Gateway promise: waiting longer than any queue, another picker for a stream that is not
+/// answered, the engine that the picker named, engines that fail left out, and retries of requests only with whole bodies.
+#[test]
+fn envoy_gateway_examples_wait_retry_and_eject_as_they_say() {
+    for (file, whole_bodies) in [("full-duplex.yaml", false), ("buffered.yaml", true)] {
+        let path = source_root().join("deploy/gateways/envoy-gateway").join(file);
+        let all = objects(&std::fs::read_to_string(path).unwrap());
+        let find = |kind: &str| all.iter().find(|object| object["kind"] == kind).unwrap()["spec"].clone();
+        let processor = find("EnvoyExtensionPolicy")["extProc"][0].clone();
+        assert_eq!(processor["messageTimeout"], "1000s", "{file}");
+        assert_eq!(processor["failOpen"], whole_bodies, "{file}");
+        let body = if whole_bodies { "Buffered" } else { "FullDuplexStreamed" };
+        assert_eq!(processor["processingMode"]["request"]["body"], body, "{file}");
+        let picker = &processor["backendSettings"];
+        assert!(picker["retry"]["numRetries"].as_u64() > Some(0), "{file}: another picker is tried");
+        assert_eq!(picker["healthCheck"]["active"]["type"], "GRPC", "{file}");
+        assert_eq!(picker["circuitBreaker"]["maxParallelRequests"], 40000, "{file}");
+        let traffic = find("BackendTrafficPolicy");
+        let header = &traffic["loadBalancer"]["endpointOverride"]["extractFrom"][0]["header"];
+        assert_eq!(header, "x-gateway-destination-endpoint", "{file}");
+        assert_eq!(traffic["retry"].is_object(), whole_bodies, "{file}: retries need whole bodies");
+        assert_eq!(traffic["timeout"]["http"]["requestTimeout"], "0s", "{file}");
+        assert!(traffic["healthCheck"]["passive"]["maxEjectionPercent"].as_u64() <= Some(50), "{file}");
+        assert!(traffic["circuitBreaker"].is_object(), "{file}");
     }
 }
 

@@ -228,3 +228,56 @@ async fn kube_manifests_run_with_an_inference_pool() {
     let values = source_root().join("tests/kube/values/least-values.yaml");
     live(&values, &["pool.targetPorts={ENGINE_PORT}", "proxy.enabled=true"]).await;
 }
+
+/// Makes a ServiceAccount in the namespace `monitoring`; its token.
+async fn account(api: &KubeHttp, name: &str) -> String {
+    let path = "/api/v1/namespaces/monitoring/serviceaccounts";
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
+    assert!(api.post(path, &account).await.status.is_success());
+    let wanted = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let said = api.post(&format!("{path}/{name}/token"), &wanted).await;
+    said.body["status"]["token"].as_str().unwrap_or_else(|| panic!("{}", said.message())).to_owned()
+}
+
+/// The overlay `monitoring` as kustomize builds it, with its accounts, roles and bindings and nothing else: Prometheus's
+/// ServiceAccount reads `/metrics`, whose readers are reviewed, and another one does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kube_manifests_run_kustomize_where_prometheus_shows_its_token() {
+    if skipped("kube_manifests_run_kustomize_where_prometheus_shows_its_token") {
+        return;
+    }
+    let _machine = shared().await;
+    let cluster = cluster().await;
+    let overlay = source_root().join("deploy/kustomize/overlays/monitoring");
+    let documents = documents(&manifests::kustomize(&overlay));
+    let operators = ["ServiceMonitor", "PrometheusRule"];
+    for document in documents.iter().filter(|text| !operators.contains(&head(text).kind.as_str())) {
+        let said = cluster.api.apply(document, "").await;
+        assert!(said.status.is_success(), "{}: {document}", said.message());
+    }
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "monitoring"}});
+    assert!(cluster.api.post("/api/v1/namespaces", &namespace).await.status.is_success());
+    let (reader, other) =
+        (account(&cluster.api, "prometheus-k8s").await, account(&cluster.api, "other").await);
+    let (grpc, health, metrics) = (free_port(), free_port(), free_port());
+    let deployment = find(&documents, "Deployment", "name: epp");
+    let marked = deployment.lines().find(|line| line.trim() == "- --drain-timeout=120s").unwrap();
+    let indent = &marked[..marked.len() - marked.trim_start().len()];
+    let ports = format!(
+        "{marked}\n{indent}- --grpc-port={grpc}\n{indent}- --grpc-health-port={health}\n{indent}- --metrics-port={metrics}"
+    );
+    let mut picker = start_picker(&cluster, &deployment.replace(marked, &ports)).await;
+    let client = Client::new(metrics);
+    await_that("the picker is ready", || {
+        picker.assert_alive();
+        async { client.get("/readyz").await.is_ok_and(|answer| answer.status == 200) }
+    })
+    .await;
+    for (token, expected) in [("", 401), (other.as_str(), 403), (reader.as_str(), 200)] {
+        let request = client.request("GET", "/metrics").header("authorization", format!("Bearer {token}"));
+        let answer = client.send(request.body(crate::support::client::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.status, expected, "{}", picker.log());
+        let page = String::from_utf8_lossy(&answer.body);
+        assert_eq!(page.contains("pointsman_"), expected == 200, "{page}");
+    }
+}

@@ -266,17 +266,8 @@ async fn a_list_of_several_pages_is_one_publication() {
     watched.end().await;
 }
 
-/// The holder that the Lease names, and how often it changed hands.
-async fn holder(cluster: &Cluster) -> Option<(String, i64)> {
-    let path =
-        format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/epp-{NAMESPACE}-{POOL}.llm-d.ai");
-    let lease = cluster.send("GET", &path, None).await.ok()?;
-    let spec = &lease["spec"];
-    Some((spec["holderIdentity"].as_str()?.to_owned(), spec["leaseTransitions"].as_i64().unwrap_or(0)))
-}
-
 /// Two replicas with leader election, the first of which leads.
-async fn replicas(cluster: &Cluster, more: &[&str]) -> [KubePicker; 2] {
+pub async fn replicas(cluster: &Cluster, more: &[&str]) -> [KubePicker; 2] {
     let pool = format!("--pool-name={POOL}");
     let mut flags = vec![pool.as_str(), "--ha-enable-leader-election"];
     flags.extend(more);
@@ -285,53 +276,6 @@ async fn replicas(cluster: &Cluster, more: &[&str]) -> [KubePicker; 2] {
     let mut second = KubePicker::with(cluster, "second", &flags, &[("POD_NAME", "second")]);
     second.await_log("it listens", |line| line.contains("\"listening\"")).await;
     [first, second]
-}
-
-/// gRPC health of the picker, by name.
-async fn health(picker: &KubePicker, service: &str) -> i32 {
-    use pointsman::proto::health::{HealthCheckRequest, HealthCheckResponse};
-    let address = format!("http://127.0.0.1:{}", picker.health_port);
-    let channel = tonic::transport::Channel::from_shared(address).unwrap().connect().await.unwrap();
-    let mut client = tonic::client::Grpc::new(channel);
-    client.ready().await.unwrap();
-    let codec: tonic_prost::ProstCodec<HealthCheckRequest, HealthCheckResponse> = Default::default();
-    let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
-    let request = tonic::Request::new(HealthCheckRequest { service: service.to_owned() });
-    client.unary(request, path, codec).await.unwrap().into_inner().status
-}
-
-const SERVING: i32 = 1;
-const NOT_SERVING: i32 = 2;
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_replica_leads_the_other_follows_with_a_full_store_and_takes_over() {
-    let _machine = shared().await;
-    let cluster = Cluster::fake().await;
-    cluster.create(&objects::pool("llm", &[8000])).await;
-    cluster.create(&objects::pod("a", "llm", "127.0.0.1")).await;
-    let [first, second] = replicas(&cluster, &[]).await;
-    await_that("the follower knows the pool", || async { second.endpoints().await.len() == 1 }).await;
-    assert!(!second.is_ready().await);
-    let led = holder(&cluster).await.unwrap();
-    assert!(led.0.starts_with("first_") && led.1 == 0, "{led:?}");
-    for (name, leader, follower) in [
-        ("liveness", SERVING, SERVING),
-        ("inference-extension", SERVING, SERVING),
-        ("readiness", SERVING, NOT_SERVING),
-        ("", SERVING, NOT_SERVING),
-        ("envoy.service.ext_proc.v3.ExternalProcessor", SERVING, NOT_SERVING),
-    ] {
-        assert_eq!((health(&first, name).await, health(&second, name).await), (leader, follower), "{name}");
-    }
-    // A stop releases the lease at once: the other one leads long before the 15 seconds are over.
-    let stopped = std::time::Instant::now();
-    first.process.signal("TERM");
-    await_that("the follower leads", || async { second.is_ready().await }).await;
-    println!("kube: the follower led {:?} after the leader was told to stop", stopped.elapsed());
-    assert!(stopped.elapsed() < Duration::from_secs(8), "{:?}", stopped.elapsed());
-    let led = holder(&cluster).await.unwrap();
-    assert!(led.0.starts_with("second_") && led.1 == 1, "{led:?}");
-    assert_eq!(second.metrics().await.sum("pointsman_leader", &[]), 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

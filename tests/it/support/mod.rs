@@ -7,6 +7,7 @@ pub mod client;
 pub mod cluster;
 pub mod decoy;
 pub mod envoy;
+pub mod fleet;
 pub mod kube_api;
 pub mod kube_http;
 pub mod kube_picker;

@@ -41,6 +41,21 @@ impl RealApi {
         self.await_ready().await;
     }
 
+    /// Kills the API server; [`RealApi::restart`] brings it back.
+    pub fn kill(&mut self) {
+        self.server.stop();
+    }
+
+    /// Sends a signal to the API server.
+    pub fn signal(&self, name: &str) {
+        self.server.process.signal(name);
+    }
+
+    /// Sends a signal to its etcd.
+    pub fn signal_etcd(&self, name: &str) {
+        self.server.etcd.signal(name);
+    }
+
     /// Makes etcd forget the history, so that old versions cannot be watched from.
     pub async fn compact(&self) {
         let client = super::client::Client::new(self.server.etcd_port);

@@ -117,7 +117,8 @@ impl Plan {
             &format!("port_value: {} ", picker.grpc_port),
         );
         if self.variant == "override-host" {
-            configuration = with_engines(&configuration, &ports);
+            let addresses: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+            configuration = with_engines(&configuration, &addresses);
         }
         for (from, to) in &self.edits {
             configuration = envoy::edit(&configuration, from, to);
@@ -146,8 +147,8 @@ impl Plan {
     }
 }
 
-/// Replaces the shipped list of four engines by these.
-fn with_engines(configuration: &str, engines: &[u16]) -> String {
+/// Replaces the shipped list of four engines by these addresses.
+pub fn with_engines(configuration: &str, engines: &[impl AsRef<str>]) -> String {
     let is_engine = |line: &str| (8000..8004).any(|port| line.contains(&format!("port_value: {port} ")));
     let sample = configuration.lines().find(|line| is_engine(line)).expect("a line per engine").to_owned();
     let mut lines: Vec<String> = Vec::new();
@@ -157,7 +158,10 @@ fn with_engines(configuration: &str, engines: &[u16]) -> String {
             lines.push(line.to_owned());
         } else if !placed {
             placed = true;
-            lines.extend(engines.iter().map(|port| sample.replace("8000 ", &format!("{port} "))));
+            lines.extend(engines.iter().map(|engine| {
+                let (ip, port) = engine.as_ref().rsplit_once(':').expect("address and port");
+                sample.replace("127.0.0.1", ip).replace("8000 ", &format!("{port} "))
+            }));
         }
     }
     lines.join("\n") + "\n"
