@@ -18,6 +18,7 @@ mod stream;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+mod tls_clients;
 
 pub use exchange::{Limits, OverBudget, ResponseBodies};
 pub use meters::Meters;

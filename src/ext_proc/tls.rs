@@ -1,11 +1,11 @@
 //! TLS of the picker's port: self-signed unless a directory with a certificate is given, which may be read anew while
 //! the server runs.
 
+use super::tls_clients::Clients;
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{default_provider, sign::any_supported_type};
-use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
@@ -62,6 +62,8 @@ pub struct Tls {
     current: Arc<Current>,
     /// The directory and what was read from it.
     source: Option<(PathBuf, Arc<Pair>)>,
+    /// Whose certificates of clients count.
+    clients: Option<Arc<Clients>>,
 }
 
 #[derive(Debug)]
@@ -101,7 +103,7 @@ impl Tls {
     pub fn for_pages(directory: PathBuf, client_ca: Option<&Path>) -> Result<Self, TlsError> {
         let pair = Arc::new(Pair::read(&directory)?);
         let key = pair.certified()?;
-        let clients = client_ca.map(client_verifier).transpose()?;
+        let clients = client_ca.map(Clients::read).transpose()?.map(Arc::new);
         let provider = default_provider();
         Self::build(key, Some((directory, pair)), provider, rustls::ALL_VERSIONS, clients, b"http/1.1")
     }
@@ -111,7 +113,7 @@ impl Tls {
         source: Option<(PathBuf, Arc<Pair>)>,
         provider: CryptoProvider,
         versions: &[&'static SupportedProtocolVersion],
-        clients: Option<Arc<dyn ClientCertVerifier>>,
+        clients: Option<Arc<Clients>>,
         alpn: &[u8],
     ) -> Result<Self, TlsError> {
         let current = Arc::new(Current(ArcSwap::from_pointee(key)));
@@ -120,13 +122,17 @@ impl Tls {
             .map_err(|problem| {
                 TlsError::Flag(format!("--tls-cipher-suites, --tls-min-version: {problem}"))
             })?;
-        let builder = match clients {
+        let builder = match clients.clone() {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![alpn.to_vec()];
-        Ok(Self { config: Arc::new(config), current, source })
+        if clients.is_some() {
+            // A session that goes on would not be judged by the authorities of now.
+            config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        }
+        Ok(Self { config: Arc::new(config), current, source, clients })
     }
 
     /// The configuration for an acceptor.
@@ -134,13 +140,17 @@ impl Tls {
         Arc::clone(&self.config)
     }
 
-    /// Reads the directory every `period` and takes over a pair that changed. A pair that cannot be used is said, and
-    /// the old one stays. Returns at once where the certificate is self-signed, else never.
+    /// Reads the files every `period` and takes over a pair, or authorities of clients, that changed. What cannot be used
+    /// is said, and the old stays. Returns at once where the certificate is self-signed, else never.
     pub async fn reload_every(self, period: Duration) {
         let Some((directory, loaded)) = self.source.clone() else { return };
         let mut known = Some(loaded);
         loop {
             tokio::time::sleep(period).await;
+            if let Some(clients) = self.clients.clone() {
+                // A panic in there would have been told by its own.
+                let _told = tokio::task::spawn_blocking(move || clients.refresh()).await;
+            }
             let from = directory.clone();
             let read = tokio::task::spawn_blocking(move || Pair::read(&from)).await;
             match read {
@@ -166,21 +176,6 @@ impl Tls {
             Err(problem) => tracing::warn!(%problem, "the new certificate cannot be used; the old one stays"),
         }
     }
-}
-
-/// Verifies the certificates of clients that show one by the authorities of a PEM file.
-fn client_verifier(file: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let wrong = |problem: String| TlsError::ClientAuthorities { path: file.display().to_string(), problem };
-    let text = std::fs::read(file).map_err(|e| wrong(e.to_string()))?;
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
-        roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
-    }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()))
-        .allow_unauthenticated()
-        .build()
-        .map_err(|e| wrong(e.to_string()))
 }
 
 /// The two files as they are.

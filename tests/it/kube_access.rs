@@ -121,13 +121,12 @@ impl Authority {
     }
 }
 
-/// Status of `/metrics` over TLS, trusting `server` and showing a certificate of `client`; `None` when TLS fails.
-async fn over_tls(
+/// A connection that trusts `server` and shows a certificate of `client`; `None` when TLS fails.
+async fn connect(
     port: u16,
     server: &Authority,
     client: Option<&Authority>,
-    token: Option<&str>,
-) -> Option<u16> {
+) -> Option<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
     use rustls_pki_types::pem::PemObject;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(server.pem.as_bytes()).unwrap()).unwrap();
@@ -142,7 +141,17 @@ async fn over_tls(
     };
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.ok()?;
+    connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.ok()
+}
+
+/// Status of `/metrics` over such a connection; `None` when TLS fails.
+async fn over_tls(
+    port: u16,
+    server: &Authority,
+    client: Option<&Authority>,
+    token: Option<&str>,
+) -> Option<u16> {
+    let mut stream = connect(port, server, client).await?;
     let authorization = token.map_or_else(String::new, |t| format!("Authorization: Bearer {t}\r\n"));
     let request =
         format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{authorization}\r\n");
@@ -153,7 +162,7 @@ async fn over_tls(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_certificate_admits_and_the_servers_own_is_read_anew() {
+async fn a_client_certificate_admits_and_all_certificates_are_read_anew() {
     let _machine = shared().await;
     let cluster = cluster().await;
     let (server, next, clients, strangers) =
@@ -183,4 +192,41 @@ async fn a_client_certificate_admits_and_the_servers_own_is_read_anew() {
         over_tls(port, &next, Some(&clients), None).await == Some(200)
     })
     .await;
+    // The authorities of clients as well: who was a stranger is let in, who was known is not any more.
+    std::fs::write(&ca, &strangers.pem).unwrap();
+    await_that("the new authorities count", || async {
+        over_tls(port, &next, Some(&strangers), None).await == Some(200)
+    })
+    .await;
+    assert_eq!(over_tls(port, &next, Some(&clients), None).await, None, "an authority that was taken away");
+    // What cannot be used changes nothing.
+    std::fs::write(&ca, "no certificate").unwrap();
+    std::fs::write(folder.join("tls.key"), "no key").unwrap();
+    picker
+        .await_log("it says so", |line| line.contains("authorities") && line.contains("cannot be used"))
+        .await;
+    picker
+        .await_log("it says so", |line| line.contains("certificate cannot be used; the old one stays"))
+        .await;
+    assert_eq!(over_tls(port, &next, Some(&strangers), None).await, Some(200));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_certificate_towards_envoy_is_read_anew() {
+    let _machine = shared().await;
+    let cluster = cluster().await;
+    let (first, next) = (Authority::new(), Authority::new());
+    let folder = cluster.folder().join("tls");
+    first.write_pair(&folder);
+    let path = format!("--cert-path={}", folder.display());
+    let flags = ["--secure-serving=true", "--enable-cert-reload", &path];
+    let mut picker = KubePicker::start(&cluster, "picker", &flags);
+    picker.await_ready().await;
+    let port = picker.grpc_port;
+    let kept = connect(port, &first, None).await.expect("the first certificate");
+    assert!(connect(port, &next, None).await.is_none());
+    next.write_pair(&folder);
+    await_that("the new certificate is shown", || async { connect(port, &next, None).await.is_some() }).await;
+    assert!(connect(port, &first, None).await.is_none());
+    drop(kept);
 }
