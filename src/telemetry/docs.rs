@@ -45,7 +45,16 @@ const MAPPED: &str = "
 
 const SECTIONS: [(&str, &[&str]); 7] = [
     ("Requests", &["llm_d_epp_request_", "llm_d_epp_response_"]),
-    ("Pool", &["llm_d_epp_average_", "llm_d_epp_std_dev_", "llm_d_epp_ready_", "llm_d_epp_per_endpoint_"]),
+    (
+        "Pool",
+        &[
+            "llm_d_epp_average_",
+            "llm_d_epp_std_dev_",
+            "llm_d_epp_ready_",
+            "llm_d_epp_per_endpoint_",
+            "llm_d_epp_flow_control_pool_",
+        ],
+    ),
     (
         "Scheduling and plugins",
         &["llm_d_epp_scheduler_", "llm_d_epp_plugin_", "llm_d_epp_model_", "llm_d_epp_prefix_"],

@@ -167,6 +167,9 @@ families! {
         "Sample standard deviation of the number of waiting requests.";
     STD_DEV_RUNNING = "llm_d_epp_std_dev_running_requests", G, "requests", ["name"],
         "Sample standard deviation of the number of running requests.";
+    POOL_SATURATION = "llm_d_epp_flow_control_pool_saturation", G, "ratio", ["inference_pool", "stage"],
+        "How full the pool is by the defaults of utilization-detector: the mean over its endpoints of the larger of queue / 5 and KV cache / 0.8. An endpoint without a fresh reading counts as full, and so does a pool without endpoints. `stage` is always `effective`.",
+        was "inference_extension_flow_control_pool_saturation" ["inference_pool", "stage"];
     READY_ENDPOINTS = "llm_d_epp_ready_endpoints", G, "endpoints", ["name"],
         "Endpoints of the pool.",
         was "inference_pool_ready_pods" ["name"];

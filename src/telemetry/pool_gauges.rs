@@ -8,7 +8,8 @@ use crate::pool::PoolSnapshot;
 use std::sync::Arc;
 
 /// Families that are written here and by nobody else.
-pub(super) const FAMILIES: [&str; 13] = [
+pub(super) const FAMILIES: [&str; 14] = [
+    names::POOL_SATURATION,
     names::AVERAGE_KV,
     names::AVERAGE_QUEUE,
     names::AVERAGE_RUNNING,
@@ -56,6 +57,11 @@ fn rows(snapshot: &PoolSnapshot, now: Moment) -> Vec<Row> {
         rows.push(of_pool(average, name, mean));
         rows.push(of_pool(deviation, name, std_dev));
     }
+    rows.push(Row {
+        family: names::POOL_SATURATION,
+        labels: vec![("inference_pool", name.to_owned()), ("stage", "effective".to_owned())],
+        value: round(saturation(&seen)),
+    });
     rows.push(of_pool(names::READY_ENDPOINTS, name, seen.len() as f64));
     let suspects = seen.iter().filter(|s| s.endpoint.live.is_suspect()).count();
     rows.push(of_pool(names::SUSPECTS, name, suspects as f64));
@@ -67,6 +73,22 @@ fn rows(snapshot: &PoolSnapshot, now: Moment) -> Vec<Row> {
     }
     per_endpoint(&mut rows, name, &seen);
     rows
+}
+
+/// Requests in an engine's queue, and share of its KV cache, at which it counts as full: the defaults of
+/// `utilization-detector`, which autoscalers are tuned for, whatever the configuration admits by.
+const FULL: (f64, f64) = (5.0, 0.8);
+
+/// As `utilization-detector` has it: what is not known is full.
+fn saturation(seen: &[Seen<'_>]) -> f64 {
+    if seen.is_empty() {
+        return 1.0;
+    }
+    let of_one = |s: &Seen<'_>| {
+        let sample = s.sample.as_deref().filter(|_| s.reading == Reading::Fresh)?;
+        Some((f64::from(sample.waiting?) / FULL.0).max(sample.kv_usage? / FULL.1))
+    };
+    seen.iter().map(|s| of_one(s).unwrap_or(1.0)).sum::<f64>() / seen.len() as f64
 }
 
 fn look(endpoint: &Endpoint, now: Moment) -> Seen<'_> {
@@ -170,6 +192,9 @@ mod tests {
             "llm_d_epp_average_queue_size{name=\"p\"} 4\n",
             "inference_pool_average_queue_size{name=\"p\"} 4\n",
             "llm_d_epp_average_kv_cache_utilization{name=\"p\"} 0.25\n",
+            // One is stale, one was never read, and one has a queue of 4 of 5.
+            "llm_d_epp_flow_control_pool_saturation{inference_pool=\"p\",stage=\"effective\"} 0.93\n",
+            "inference_extension_flow_control_pool_saturation{inference_pool=\"p\",stage=\"effective\"} 0.93\n",
             "llm_d_epp_ready_endpoints{name=\"p\"} 3\n",
             "inference_pool_ready_pods{name=\"p\"} 3\n",
             "llm_d_epp_per_endpoint_queue_size{name=\"p\",model_server_endpoint=\"a-rank-0\"} 90\n",
@@ -183,6 +208,14 @@ mod tests {
         }
         assert!(!page.contains("average_running_requests{"));
         assert!(!page.contains("queue_size{name=\"p\",model_server_endpoint=\"c-rank-0\"}"));
+    }
+
+    #[test]
+    fn a_pool_without_endpoints_is_full() {
+        let metrics = MetricsHandle::detached(false);
+        publish(&metrics, &pool(&[]), Clock::manual().now());
+        let page = metrics.render();
+        assert!(page.contains("pool_saturation{inference_pool=\"p\",stage=\"effective\"} 1\n"), "{page}");
     }
 
     #[test]

@@ -180,7 +180,11 @@ impl MetricsHandle {
     pub(super) fn set_pool_rows(&self, mut rows: Vec<Row>) {
         let pool = self.view.pool.as_deref().unwrap_or_default().to_owned();
         if !pool.is_empty() {
-            rows.iter_mut().for_each(|row| row.labels.push((names::POOL_LABEL, pool.clone())));
+            for row in &mut rows {
+                // A family may have the label of its own.
+                row.labels.retain(|(label, _)| *label != names::POOL_LABEL);
+                row.labels.push((names::POOL_LABEL, pool.clone()));
+            }
         }
         self.registry.pool_rows.lock().insert(pool, Arc::new(rows));
     }
@@ -302,7 +306,9 @@ impl Registry {
                 let value = |from: &str| row.labels.iter().find(|(n, _)| *n == from).map(|(_, v)| v.clone());
                 let mut labels: text::LabelPairs =
                     old.labels.iter().map(|(to, from)| (*to, value(from).unwrap_or_default())).collect();
-                labels.extend(value(names::POOL_LABEL).map(|pool| (names::POOL_LABEL, pool)));
+                if labels.iter().all(|(label, _)| *label != names::POOL_LABEL) {
+                    labels.extend(value(names::POOL_LABEL).map(|pool| (names::POOL_LABEL, pool)));
+                }
                 text::line(page, old.name, &labels, None, row.value);
             }
             page.push('\n');
