@@ -5,7 +5,9 @@
 pub mod flags;
 
 mod document;
+mod edit;
 mod error;
+mod forms;
 mod node;
 mod options;
 pub mod parsers;
@@ -21,5 +23,5 @@ pub use options::{
     AdminOptions, ClusterOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, MetricsOptions,
     OverBudget, PoolGroup, PoolOptions, ResponseBodies, TlsOptions, TracingOptions,
 };
-pub use resolve::{DEFAULT_DOCUMENT, LATER, Loaded, Resolved, resolve};
+pub use resolve::{DEFAULT_DOCUMENT, Loaded, Resolved, resolve};
 pub use suggest::hint;

@@ -14,6 +14,8 @@ pub struct Node {
     pub place: Place,
     /// What it is.
     pub data: Data,
+    /// Whether it stands for something that is written in an older form.
+    pub older: bool,
 }
 
 /// What a value is. Keys of maps keep their places.
@@ -65,7 +67,7 @@ fn place(location: Location) -> Place {
 }
 
 fn node(spanned: Spanned<Data>) -> Node {
-    Node { place: place(spanned.referenced), data: spanned.value }
+    Node { place: place(spanned.referenced), data: spanned.value, older: false }
 }
 
 impl<'de> Deserialize<'de> for Data {

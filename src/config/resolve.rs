@@ -6,7 +6,7 @@ use super::error::{ConfigErrors, Findings};
 use super::options::ConfigSource;
 use super::parsers;
 use super::suggest::hint;
-use crate::plugin::Registry;
+use crate::plugin::{KNOWN, Known, Part, Registry};
 use std::sync::Arc;
 use xxhash_rust::xxh64::xxh64;
 
@@ -16,6 +16,9 @@ pub const DEFAULT_DOCUMENT: &str = include_str!("../../config/default.yaml");
 const METRICS_SOURCE: &str = "metrics-data-source";
 const METRICS_EXTRACTOR: &str = "core-metrics-extractor";
 const SATURATION: &str = "utilization-detector";
+/// Policies that are there without being declared.
+const ALWAYS: &[&str] =
+    &["fcfs-ordering-policy", "global-strict-fairness-policy", "static-usage-limit-policy"];
 
 /// A document's text and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +74,8 @@ pub struct Resolved {
     pub discovery: Option<Reference>,
     /// Saturation detector.
     pub saturation: Reference,
+    /// Policies of flow control, each with what it must be.
+    pub policies: Vec<(Reference, Part)>,
     /// Feature gates.
     pub gates: FeatureGates,
     /// Names of instances that are declared but were refused; references to them earn no further complaint.
@@ -89,6 +94,7 @@ pub fn resolve(document: Document, registry: &Registry, findings: &mut Findings)
             .flow_control
             .saturation_detector
             .unwrap_or_else(|| Reference::default_to(SATURATION)),
+        policies: document.flow_control.policies,
         gates: document.gates,
         refused: Vec::new(),
     };
@@ -100,7 +106,7 @@ pub fn resolve(document: Document, registry: &Registry, findings: &mut Findings)
     if document.data_layer.inject_defaults {
         resolved.default_source();
     }
-    if resolved.saturation.place.is_none() {
+    if resolved.saturation.name == SATURATION {
         resolved.ensure(SATURATION);
     }
     resolved.check_references(registry, findings);
@@ -114,7 +120,7 @@ impl Resolved {
             findings.problem(plugin.place, plugin.path, told);
             return;
         }
-        if registry.get(&plugin.plugin_type).is_none() {
+        if registry.get(&plugin.plugin_type).is_none() && Known::find(&plugin.plugin_type).is_none() {
             let told = unknown_type(&plugin.plugin_type, registry);
             findings.problem(plugin.place, plugin.path, told);
             self.refused.push(plugin.name);
@@ -141,7 +147,8 @@ impl Resolved {
         let missing: Vec<String> = self
             .parsers
             .iter()
-            .filter(|parser| !self.knows(&parser.name) && registry.get(&parser.name).is_some())
+            .filter(|parser| !self.knows(&parser.name))
+            .filter(|parser| registry.get(&parser.name).is_some() || Known::find(&parser.name).is_some())
             .map(|parser| parser.name.clone())
             .collect();
         missing.iter().for_each(|name| self.ensure(name));
@@ -197,6 +204,13 @@ impl Resolved {
                 format!("the plugin {} is not registered{near}", reference.name)
             });
         }
+        for (policy, part) in &self.policies {
+            let always =
+                Known::find(&policy.name).is_some_and(|row| row.is(*part) && ALWAYS.contains(&row.name));
+            if !always {
+                self.check(policy, findings, |near| format!("plugin '{}' not found{near}", policy.name));
+            }
+        }
         self.check(&self.saturation, findings, |near| {
             format!("saturation detector '{}' is not defined under plugins{near}", self.saturation.name)
         });
@@ -211,44 +225,6 @@ impl Resolved {
 }
 
 fn unknown_type(plugin_type: &str, registry: &Registry) -> String {
-    if LATER.contains(&plugin_type) {
-        return format!(
-            "plugin type '{plugin_type}' is not registered: it is not part of this release; take it out"
-        );
-    }
-    format!("plugin type '{plugin_type}' is not registered{}", hint(plugin_type, registry.names()))
+    let known = registry.names().chain(KNOWN.iter().map(|row| row.name));
+    format!("plugin type '{plugin_type}' is not registered{}", hint(plugin_type, known))
 }
-
-/// Types of the reference that this release does not have.
-pub const LATER: &[&str] = &[
-    "always-disagg-multimodal-decider",
-    "always-disagg-pd-decider",
-    "concurrency-detector",
-    "dcgm-data-source",
-    "dcgm-extractor",
-    "disagg-headers-handler",
-    "disagg-profile-handler",
-    "disaggregatedset-rollout-screener",
-    "edf-ordering-policy",
-    "endpoint-notification-source",
-    "fcfs-ordering-policy",
-    "global-strict-fairness-policy",
-    "k8s-notification-source",
-    "latency-scorer",
-    "latency-slo-admitter",
-    "pd-profile-handler",
-    "precise-prefix-cache-producer",
-    "precise-prefix-cache-scorer",
-    "predicted-latency-producer",
-    "prefill-header-handler",
-    "prefix-based-pd-decider",
-    "priority-holdback-policy",
-    "program-aware-fairness",
-    "request-attribute-reporter",
-    "round-robin-fairness-policy",
-    "slo-deadline-ordering-policy",
-    "slo-headroom-tier-filter",
-    "soft-reflective-ceiling-policy",
-    "static-usage-limit-policy",
-    "vertexai-parser",
-];

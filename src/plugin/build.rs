@@ -99,6 +99,8 @@ pub struct AttributeTable {
     pub columns: Columns,
     /// Instances that are worse off where response bodies are not seen, and how.
     pub response_readers: Vec<ResponseReader>,
+    /// What plugins say about parameters that have no effect: instance and word.
+    pub notices: Vec<(Arc<str>, String)>,
 }
 
 /// An instance that lives on the bodies of responses, and what becomes of it without them.
@@ -200,6 +202,10 @@ impl BuildContext<'_> {
     /// Declares that this instance reads these columns of the candidates.
     pub fn reads(&mut self, columns: Columns) {
         self.table.columns = self.table.columns.union(columns);
+    }
+    /// Says that something that is written has no effect, or not the one that it may be thought to have.
+    pub fn notice(&mut self, told: impl Into<String>) {
+        self.table.notices.push((Arc::clone(self.name), told.into()));
     }
     /// Declares what becomes of this instance where the proxy does not show response bodies; said in the log then.
     pub fn reads_responses(&mut self, without: &'static str) {

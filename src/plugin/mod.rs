@@ -6,6 +6,7 @@
 
 mod build;
 mod data;
+mod known;
 mod request_control;
 mod scheduling;
 mod score;
@@ -19,6 +20,7 @@ pub use data::{
     DiscoverySpec, EncoderMatches, EngineSpec, ExtractorSpec, HttpSource, PrefixMatches, SessionKey,
     SourceSpec, TokenCosts, TopologyLabels,
 };
+pub use known::{KNOWN, Known, Part};
 pub use request_control::{
     AdmissionView, Admitter, CostModel, DataProducer, Departure, FairnessSource, HeaderEdits, PreRequest,
     ProduceError, ResponseHook, ResponseView, SaturationDetector, Verdict,

@@ -5,8 +5,9 @@ use crate::config::{Findings, Place, PluginSpec, Reference, hint};
 use crate::datalayer::SourceBinding;
 use crate::plugin::{
     Admitter, AttributeNeed, AttributeTable, BuildContext, BuildError, DataProducer, ExtractorSpec,
-    FairnessSource, PreRequest, ResponseHook, Roles, Stability, timed,
+    FairnessSource, Known, Part, PluginType, PreRequest, ResponseHook, Roles, Stability, timed,
 };
+use serde_json::Value;
 use std::sync::Arc;
 
 /// A plugin instance.
@@ -23,7 +24,18 @@ pub struct Instance {
     pub path: String,
     /// Whether it could be built.
     pub sound: bool,
+    /// The row of its type where this release knows it by name only.
+    pub known: Option<&'static Known>,
+    /// Its parameters as written.
+    pub parameters: Value,
     used: bool,
+}
+
+impl Instance {
+    /// Whether it is known by name only, as something for `part`.
+    pub fn known_as(&self, part: Part) -> bool {
+        self.known.is_some_and(|row| row.is(part))
+    }
 }
 
 type Named<T> = Vec<(Arc<str>, Arc<T>)>;
@@ -71,29 +83,81 @@ impl<'a> Workshop<'a> {
     }
 
     fn build(&mut self, spec: &PluginSpec) {
-        let Some(row) = self.inputs.registry.get(&spec.plugin_type) else {
+        if let Some(row) = self.inputs.registry.get(&spec.plugin_type) {
+            self.tell_stability(spec, row.stability);
+            self.build_as(spec, row, &spec.parameters, None);
+        } else if let Some(known) = Known::find(&spec.plugin_type) {
+            self.build_known(spec, known);
+        } else {
             let told = format!("plugin type '{}' is not registered", spec.plugin_type);
             self.findings.problem(spec.place, spec.path.clone(), told);
-            return;
-        };
+        }
+    }
+
+    fn build_as(
+        &mut self,
+        spec: &PluginSpec,
+        row: &PluginType,
+        parameters: &Value,
+        known: Option<&'static Known>,
+    ) {
         let name: Arc<str> = spec.name.as_str().into();
-        self.tell_stability(spec, row.stability);
         let built = (row.build)(&mut BuildContext {
             name: &name,
-            parameters: &spec.parameters,
+            parameters,
             state: self.inputs.state,
             clock: self.inputs.clock,
             prefix_index_bytes: self.inputs.prefix_index_bytes,
             table: &mut self.table,
         });
+        for (_, told) in std::mem::take(&mut self.table.notices) {
+            self.findings.notice(spec.place, spec.path.clone(), format!("plugin '{name}': {told}"));
+        }
         let sound = built.is_ok();
         let roles = built.unwrap_or_else(|error| {
             self.tell_refusal(spec, &error);
             Roles::default()
         });
         let roles = timed(roles, row.name, &name);
-        let (place, path) = (spec.place, spec.path.clone());
-        self.instances.push(Instance { name, plugin_type: row.name, roles, place, path, sound, used: false });
+        self.push(spec, row.name, roles, sound, known);
+    }
+
+    /// A plugin that this release knows by name only: its stand-in, or an instance that does nothing.
+    fn build_known(&mut self, spec: &PluginSpec, known: &'static Known) {
+        let (name, plugin_type) = (&spec.name, known.name);
+        let stand_in = known.stand_in.and_then(|t| self.inputs.registry.get(t));
+        let does = match stand_in {
+            Some(row) => format!("{} stands in for it, with its own defaults", row.name),
+            None if known.is(Part::ProfileHandler) => "of its profiles only the primary one runs".to_owned(),
+            None => "it has no effect".to_owned(),
+        };
+        let told = format!("plugin '{name}' (type: '{plugin_type}') is not part of this release: {does}");
+        self.findings.notice(spec.place, spec.path.clone(), told);
+        match stand_in {
+            Some(row) => self.build_as(spec, row, &Value::Null, Some(known)),
+            None => self.push(spec, known.name, Roles::default(), true, Some(known)),
+        }
+    }
+
+    fn push(
+        &mut self,
+        spec: &PluginSpec,
+        plugin_type: &'static str,
+        roles: Roles,
+        sound: bool,
+        known: Option<&'static Known>,
+    ) {
+        self.instances.push(Instance {
+            name: spec.name.as_str().into(),
+            plugin_type,
+            roles,
+            place: spec.place,
+            path: spec.path.clone(),
+            sound,
+            known,
+            parameters: spec.parameters.clone(),
+            used: false,
+        });
     }
 
     fn tell_stability(&mut self, spec: &PluginSpec, stability: Stability) {
@@ -168,6 +232,14 @@ impl<'a> Workshop<'a> {
         let producer = self.find(&need.producer).map(|index| self.instances[index].sound);
         // A producer that could not be built has been told.
         if offered || need.optional || producer == Some(false) {
+            return;
+        }
+        if self.find(&need.producer).is_some_and(|index| self.instances[index].known.is_some()) {
+            let reader = self.find(&need.reader).map(|index| &self.instances[index]);
+            let (place, path) = reader.map_or((None, String::new()), |i| (i.place, i.path.clone()));
+            let told =
+                format!("plugin '{}' finds nothing to read: '{}' has no effect", need.reader, need.producer);
+            self.findings.notice(place, path, told);
             return;
         }
         let why = match producer {
@@ -268,7 +340,12 @@ impl<'a> Workshop<'a> {
                 || instance.roles.pre_request.is_some()
                 || instance.roles.admitter.is_some()
                 || instance.roles.response.is_some();
-            if instance.place.is_some() && instance.sound && !instance.used && !acts_alone {
+            if instance.place.is_some()
+                && instance.sound
+                && instance.known.is_none()
+                && !instance.used
+                && !acts_alone
+            {
                 let told = format!("plugin '{}' has no effect: nothing refers to it", instance.name);
                 self.findings.notice(instance.place, instance.path.clone(), told);
             }

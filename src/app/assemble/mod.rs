@@ -1,6 +1,7 @@
 //! A configuration made into a plan: plugins built, defaults that depend on what they are filled in, everything wired.
 
 mod instances;
+mod known;
 mod wiring;
 
 use crate::clock::Clock;
@@ -79,13 +80,15 @@ pub fn assemble(loaded: &Loaded, inputs: &Inputs<'_>) -> Result<Assembled, Confi
     let followers_know = resolved.gates.ha_populate_non_leader_datastore;
     let mut workshop = Workshop::new(inputs, findings);
     workshop.build_all(&resolved.instances);
+    known::check(&mut workshop);
     let profiles = wiring::profiles(&mut workshop, resolved.profiles);
-    let handler = wiring::handler(&mut workshop, profiles.len());
+    let handler = wiring::handler(&mut workshop, &profiles);
     let scheduler = wiring::scheduler(&mut workshop, profiles, handler);
     let parsers = wiring::parsers(&mut workshop, &resolved.parsers);
     let sources = wiring::sources(&mut workshop, &resolved.sources);
     let discovery = wiring::discovery(&mut workshop, resolved.discovery.as_ref());
     let saturation = wiring::saturation(&mut workshop, &resolved.saturation);
+    wiring::policies(&mut workshop, &resolved.policies);
     let cost = wiring::cost(&mut workshop);
     workshop.add_producers();
     let producers = workshop.producers_in_order();
@@ -132,3 +135,6 @@ mod tests;
 
 #[cfg(test)]
 mod shipped;
+
+#[cfg(test)]
+mod samples;

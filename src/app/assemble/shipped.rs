@@ -54,6 +54,16 @@ fn every_shipped_configuration_assembles() {
 }
 
 #[test]
+fn every_older_form_assembles_with_a_word() {
+    let forms = documents("forms");
+    for loaded in &forms {
+        let assembled = build(loaded).unwrap_or_else(|e| panic!("{e}"));
+        assert!(assembled.notices.iter().any(|n| n.message.starts_with("DEPRECATION")), "{}", loaded.origin);
+    }
+    assert!(forms.len() >= 7, "{}", forms.len());
+}
+
+#[test]
 fn every_plugin_type_has_an_example() {
     let mut shown = BTreeSet::new();
     for loaded in documents("examples") {
@@ -77,10 +87,14 @@ fn a_metric_that_no_engine_defines_is_told_with_the_nearest_one() {
 }
 
 #[test]
-fn what_later_releases_bring_is_not_here_yet() {
+fn a_known_type_that_became_real_is_what_its_row_says() {
     let registry = registry().unwrap();
-    let stale: Vec<_> = crate::config::LATER.iter().filter(|name| registry.get(name).is_some()).collect();
-    assert!(stale.is_empty(), "listed as missing, but here: {stale:?}");
+    for row in crate::plugin::KNOWN {
+        let stand_in = row.stand_in.is_none_or(|t| registry.get(t).is_some());
+        assert!(stand_in && !row.parts.is_empty(), "{}", row.name);
+    }
+    let sorted = crate::plugin::KNOWN.is_sorted_by_key(|row| row.name);
+    assert!(sorted, "the list of known names is in their order");
 }
 
 #[test]

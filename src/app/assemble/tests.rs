@@ -9,7 +9,7 @@ use crate::request::{InferenceRequest, ParserKind};
 use std::sync::Arc;
 
 /// One plugin of every kind, doing nothing.
-struct Idle;
+pub(super) struct Idle;
 
 impl Filter for Idle {
     fn filter(&self, _: &Cycle<'_>, _: &mut Shortlist) {}
@@ -82,7 +82,7 @@ fn tokens(context: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
     context.produces::<u32>("Tokens");
     Ok(Roles { producer: Some(Arc::new(Idle)), ..Roles::default() })
 }
-fn http() -> HttpSource {
+pub(super) fn http() -> HttpSource {
     HttpSource {
         https: false,
         path: "/metrics".into(),
@@ -94,7 +94,7 @@ fn http() -> HttpSource {
     }
 }
 
-const fn row(
+pub(super) const fn row(
     name: &'static str,
     build: fn(&mut BuildContext<'_>) -> Result<Roles, BuildError>,
 ) -> PluginType {
@@ -288,7 +288,6 @@ fn every_mistake_in_plugins_and_profiles_has_its_text_and_its_line() {
             "plugins: [{type: test-scoer}]",
             "line 3, column 11: plugins[0]: plugin type 'test-scoer' is not registered; did you mean `test-scorer`?",
         ),
-        ("plugins: [{type: disagg-profile-handler}]", "is not registered: it is not part of this release"),
         (
             "plugins:\n- {name: a, type: test-plugin}\n- {name: a, type: test-scorer}",
             "line 5, column 3: plugins[1]: duplicate plugin name 'a'",

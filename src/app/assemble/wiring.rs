@@ -1,10 +1,13 @@
 //! Instances put to their uses, with the defaults that depend on what they can be used as.
 
 use super::instances::{Instance, Workshop};
+use super::known;
 use crate::config::{ProfileSpec, Reference};
 use crate::datalayer::SourceBinding;
 use crate::endpoint::{Cost, ReservationRole};
-use crate::plugin::{CostModel, DiscoverySpec, Picker, ProfileHandler, SaturationDetector, WeightedScorer};
+use crate::plugin::{
+    CostModel, DiscoverySpec, Part, Picker, ProfileHandler, SaturationDetector, WeightedScorer,
+};
 use crate::pool::{Candidates, Position};
 use crate::request::{InferenceRequest, ParserKind};
 use crate::scheduling::{Profile, Scheduler};
@@ -76,7 +79,8 @@ fn profile(workshop: &mut Workshop<'_>, spec: &ProfileSpec) -> Option<Profile> {
 }
 
 fn tell_odd(workshop: &mut Workshop<'_>, reference: &Reference, weight: Option<f64>, scores: bool) {
-    if scores {
+    let known = workshop.find(&reference.name).is_some_and(|i| workshop.instances()[i].known.is_some());
+    if scores || known {
         return;
     }
     let is_filter = workshop.find(&reference.name).is_some_and(|i| is_scheduling(&workshop.instances()[i]));
@@ -107,19 +111,23 @@ fn usual_picker(workshop: &mut Workshop<'_>) -> Option<Arc<dyn Picker>> {
 }
 
 /// The one profile handler; the usual one is added when there is a single profile and none is written.
-pub fn handler(workshop: &mut Workshop<'_>, profiles: usize) -> Option<Arc<dyn ProfileHandler>> {
+pub fn handler(workshop: &mut Workshop<'_>, profiles: &[Profile]) -> Option<Arc<dyn ProfileHandler>> {
+    let is_handler = |i: &Instance| i.roles.profile_handler.is_some() || i.known_as(Part::ProfileHandler);
     let all = |w: &Workshop<'_>| -> Vec<usize> {
-        let handlers = w.instances().iter().enumerate().filter(|(_, i)| i.roles.profile_handler.is_some());
+        let handlers = w.instances().iter().enumerate().filter(|(_, i)| is_handler(i));
         handlers.map(|(index, _)| index).collect()
     };
     let broken = workshop.instances().iter().any(|i| !i.sound && i.plugin_type.ends_with("-profile-handler"));
-    if all(workshop).is_empty() && profiles == 1 && !broken {
+    if all(workshop).is_empty() && profiles.len() == 1 && !broken {
         workshop.build_default(DEFAULT_HANDLER);
     }
     match all(workshop)[..] {
-        [one] => workshop.mark(one).roles.profile_handler.clone(),
+        [one] => {
+            let handler = workshop.mark(one).roles.profile_handler.clone();
+            handler.or_else(|| known::primary_only(&workshop.instances()[one], profiles))
+        }
         [] => {
-            if profiles > 0 && !broken {
+            if !profiles.is_empty() && !broken {
                 let told =
                     "no profile handler configured; several profiles need one that says which of them run";
                 workshop.findings.problem(None, "plugins", told);
@@ -165,6 +173,9 @@ pub fn parsers(workshop: &mut Workshop<'_>, references: &[Reference]) -> Vec<Par
     let mut kinds: Vec<ParserKind> = Vec::new();
     for reference in references {
         let Some(instance) = workshop.take(reference) else { continue };
+        if instance.known_as(Part::Parser) {
+            continue;
+        }
         let parser = instance.roles.parser;
         let note = match parser {
             None => {
@@ -184,17 +195,43 @@ pub fn parsers(workshop: &mut Workshop<'_>, references: &[Reference]) -> Vec<Par
         let told = format!("parser '{}' has no effect: {note}", reference.name);
         workshop.findings.notice(reference.place, reference.path.clone(), told);
     }
+    if kinds.is_empty() && references.iter().all(|r| known_as(workshop, r, Part::Parser)) {
+        kinds.push(ParserKind::OpenAi);
+    }
     kinds
+}
+
+fn known_as(workshop: &Workshop<'_>, reference: &Reference, part: Part) -> bool {
+    workshop.find(&reference.name).is_some_and(|i| workshop.instances()[i].known_as(part))
+}
+
+/// Checks that what flow control names are policies of the right kind.
+pub fn policies(workshop: &mut Workshop<'_>, named: &[(Reference, Part)]) {
+    for (reference, part) in named {
+        let wanted = match part {
+            Part::Fairness => "fairness policy",
+            Part::Ordering => "ordering policy",
+            _ => "usage limit policy",
+        };
+        let Some(instance) = workshop.take(reference) else { continue };
+        if !instance.known_as(*part) {
+            let (name, plugin_type) = (&instance.name, instance.plugin_type);
+            let told = format!("plugin '{name}' (type: '{plugin_type}') is no {wanted}");
+            workshop.findings.problem(reference.place, reference.path.clone(), told);
+        }
+    }
 }
 
 /// The data sources with their extractors.
 pub fn sources(workshop: &mut Workshop<'_>, listed: &[(Reference, Vec<Reference>)]) -> Vec<SourceBinding> {
     let mut bound = Vec::new();
     for (reference, extractors) in listed {
-        let source = role(workshop, reference, "data source", |i| i.roles.source.clone());
+        let source = role(workshop, reference, ("data source", Part::Source), |i| i.roles.source.clone());
         let extractors = extractors
             .iter()
-            .filter_map(|extractor| role(workshop, extractor, "extractor", |i| i.roles.extractor.clone()))
+            .filter_map(|extractor| {
+                role(workshop, extractor, ("extractor", Part::Extractor), |i| i.roles.extractor.clone())
+            })
             .collect();
         bound.extend(source.map(|source| SourceBinding {
             name: reference.name.as_str().into(),
@@ -208,8 +245,9 @@ pub fn sources(workshop: &mut Workshop<'_>, listed: &[(Reference, Vec<Reference>
 /// Where endpoints come from: the configuration or the flag, not both.
 pub fn discovery(workshop: &mut Workshop<'_>, reference: Option<&Reference>) -> Option<DiscoverySpec> {
     let file = workshop.inputs().endpoints_file.clone();
-    let configured =
-        reference.map(|r| (r, role(workshop, r, "endpoint discovery", |i| i.roles.discovery.clone())));
+    let configured = reference.map(|r| {
+        (r, role(workshop, r, ("endpoint discovery", Part::Discovery), |i| i.roles.discovery.clone()))
+    });
     match (configured, file) {
         (Some((reference, _)), Some(_)) => {
             let told = "endpoints come from here and from --endpoints-file at once; keep one of them";
@@ -223,7 +261,7 @@ pub fn discovery(workshop: &mut Workshop<'_>, reference: Option<&Reference>) -> 
 
 /// The saturation detector.
 pub fn saturation(workshop: &mut Workshop<'_>, reference: &Reference) -> Option<Arc<dyn SaturationDetector>> {
-    role(workshop, reference, "saturation detector", |i| i.roles.saturation.clone())
+    role(workshop, reference, ("saturation detector", Part::Saturation), |i| i.roles.saturation.clone())
 }
 
 /// What estimates the cost of requests: the first such plugin of the configuration, else the usual one, added.
@@ -248,12 +286,12 @@ impl CostModel for WholePrompt {
 fn role<T>(
     workshop: &mut Workshop<'_>,
     reference: &Reference,
-    wanted: &str,
+    (wanted, part): (&str, Part),
     read: impl Fn(&Instance) -> Option<T>,
 ) -> Option<T> {
     let instance = workshop.take(reference)?;
     let found = read(instance);
-    if found.is_none() {
+    if found.is_none() && !instance.known_as(part) {
         let told = format!("plugin '{}' (type: '{}') is no {wanted}", instance.name, instance.plugin_type);
         workshop.findings.problem(reference.place, reference.path.clone(), told);
     }

@@ -19,7 +19,6 @@ pub const TABLE: &[PluginType] = &[
     mm_embeddings_cache::TYPE,
     session_id::TYPE,
     token::TYPE,
-    token::OLDER,
 ];
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `label-selector-filter`: keeps the endpoints whose labels match a Kubernetes label selector.
 //!
-//! All conditions must hold; an empty selector keeps everything. `by-label-selector` is the older name.
+//! All conditions must hold; an empty selector keeps everything.
 //!
 //! ```yaml
 //! - type: label-selector-filter
@@ -18,11 +18,6 @@ use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "label-selector-filter", stability: Stability::Beta, build };
-pub(super) const OLDER: PluginType = PluginType {
-    name: "by-label-selector",
-    stability: Stability::Deprecated("label-selector-filter"),
-    build,
-};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -127,9 +122,7 @@ mod tests {
             (json!({"matchLabels": {"app": "nonexistent"}}), vec![]),
         ];
         for (parameters, wanted) in cases {
-            for row in [TYPE, OLDER] {
-                assert_eq!(keeps(&row, parameters.clone(), &label_pool()[..5]), wanted, "{parameters}");
-            }
+            assert_eq!(keeps(&TYPE, parameters.clone(), &label_pool()[..5]), wanted, "{parameters}");
         }
         assert!(keeps(&TYPE, json!({"matchLabels": {"app": "test"}}), &[("bare", vec![])]).is_empty());
     }

@@ -26,7 +26,6 @@ pub(super) const TABLE: &[PluginType] = &[
     endpoint_attribute::TYPE,
     header_based_testing::TYPE,
     label_selector::TYPE,
-    label_selector::OLDER,
     prefill::TYPE,
     prefix_cache_affinity::TYPE,
     session_affinity::TYPE,

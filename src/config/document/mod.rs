@@ -1,15 +1,20 @@
 //! The EndpointPickerConfig as it is written: today's schema, strictly, with older spellings of a field moved to their
 //! present place.
 
+mod flow;
+
 use super::error::{Findings, Place};
+use super::forms;
 use super::node::{self, Fields, Node};
 use super::suggest::hint;
 use super::units;
+use crate::plugin::Part;
 use serde_json::Value;
 
-const API_VERSION: &str = "llm-d.ai/v1alpha1";
-const OLD_API_VERSION: &str = "inference.networking.x-k8s.io/v1alpha1";
-const KIND: &str = "EndpointPickerConfig";
+/// The API version of today's form.
+pub const API_VERSION: &str = "llm-d.ai/v1alpha1";
+/// The kind of the document.
+pub const KIND: &str = "EndpointPickerConfig";
 
 /// A document, decoded.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -127,11 +132,13 @@ impl Default for DataLayer {
 pub struct FlowControl {
     /// Saturation detector.
     pub saturation_detector: Option<Reference>,
+    /// Policies that it names, each with what it must be; none where the feature gate is off.
+    pub policies: Vec<(Reference, Part)>,
 }
 
 /// Decodes a document, telling everything that is wrong with it. `None` when it cannot be read at all.
 pub fn decode(text: &str, findings: &mut Findings) -> Option<Document> {
-    let root = match node::read(text) {
+    let mut root = match node::read(text) {
         Ok(root) => root,
         Err(problem) => {
             findings.problems.push(problem);
@@ -139,7 +146,13 @@ pub fn decode(text: &str, findings: &mut Findings) -> Option<Document> {
         }
     };
     root.check_duplicates("", findings);
-    let mut fields = Fields::of(&root, "", findings);
+    forms::modernize(&mut root, findings);
+    Some(decode_modern(&root, findings))
+}
+
+/// Decodes a document that is in today's form.
+fn decode_modern(root: &Node, findings: &mut Findings) -> Document {
+    let mut fields = Fields::of(root, "", findings);
     header(&mut fields, root.place);
     let mut document = Document {
         gates: gates(&mut fields),
@@ -149,21 +162,15 @@ pub fn decode(text: &str, findings: &mut Findings) -> Option<Document> {
         flow_control: FlowControl::default(),
         parsers: parsers(&mut fields),
     };
-    document.flow_control = flow_control(&mut fields, document.gates.flow_control);
-    deprecated(&mut fields, &mut document);
+    document.flow_control = flow::flow_control(&mut fields, document.gates.flow_control);
     fields.finish();
-    Some(document)
+    document
 }
 
 fn header(fields: &mut Fields<'_, '_>, top: Place) {
     let place = fields.get("apiVersion").map_or(top, |n| n.place);
     match fields.text("apiVersion").as_deref() {
         Some(API_VERSION) => {}
-        Some(OLD_API_VERSION) => fields.findings.notice(
-            Some(place),
-            "apiVersion",
-            format!("DEPRECATION: `{OLD_API_VERSION}` is the older name; write `{API_VERSION}`"),
-        ),
         Some(other) => {
             let told = format!("`{other}` is not known; write `{API_VERSION}`");
             fields.findings.problem(Some(place), "apiVersion", told);
@@ -280,6 +287,10 @@ fn reference(fields: &mut Fields<'_, '_>, owner: &Node, label: &str) -> Option<R
     let node = fields.get("pluginRef");
     let name = fields.text("pluginRef");
     let path = fields.path_of("pluginRef");
+    if !owner.is_map() {
+        // What stands there has been told.
+        return None;
+    }
     if node.is_none() || name.as_deref() == Some("") {
         fields.findings.problem(Some(owner.place), path, format!("{label} is missing a 'pluginRef'"));
         return None;
@@ -342,252 +353,5 @@ fn parsers(fields: &mut Fields<'_, '_>) -> Vec<Reference> {
     found
 }
 
-fn flow_control(fields: &mut Fields<'_, '_>, gate: bool) -> FlowControl {
-    let Some(section) = fields.get("flowControl") else {
-        if gate {
-            let place = fields.get("featureGates").map(|n| n.place);
-            fields.findings.notice(place, "featureGates", QUEUES_LATER);
-        }
-        return FlowControl::default();
-    };
-    let mut flow = Fields::of(section, "flowControl", fields.findings);
-    let before = flow.findings.problems.len();
-    let saturation_detector = reference_field(&mut flow, "saturationDetector");
-    let mut more = false;
-    more |= limit(&mut flow, "maxBytes", "global MaxBytes");
-    more |= limit(&mut flow, "maxRequests", "global MaxRequests");
-    more |= flow.parsed("defaultRequestTTL", units::duration).is_some();
-    more |= flow.parsed("noEndpointRequestTTL", units::duration).is_some();
-    more |= flow.text("usageLimitPolicyPluginRef").is_some();
-    more |= flow.boolean("enableEviction").is_some();
-    for (name, label) in [
-        ("defaultPriorityBand", "default priority band"),
-        ("defaultNegativePriorityBand", "default negative priority band"),
-    ] {
-        if let Some(node) = flow.get(name) {
-            more = true;
-            band(node, &flow.path_of(name), label, flow.findings);
-        }
-    }
-    let mut levels = Vec::new();
-    for (path, item) in flow.list("priorityBands") {
-        more = true;
-        let level = band(item, &path, "priority band", flow.findings).unwrap_or(0);
-        if levels.contains(&level) {
-            flow.findings.problem(Some(item.place), path, format!("duplicate priority level {level}"));
-        }
-        levels.push(level);
-    }
-    flow.finish();
-    if fields.findings.problems.len() == before && (more || gate) {
-        fields.findings.notice(Some(section.place), "flowControl", QUEUES_LATER);
-    }
-    FlowControl { saturation_detector }
-}
-
-const QUEUES_LATER: &str = "requests are not queued in this release, so the bands, limits and TTLs of flow control \
-    have no effect; saturationDetector has: it decides when sheddable requests are refused";
-
-fn band(node: &Node, path: &str, label: &str, findings: &mut Findings) -> Option<i64> {
-    let mut fields = Fields::of(node, path, findings);
-    let priority = fields.integer("priority");
-    let label = priority.map_or_else(|| label.to_owned(), |p| format!("{label} {p}"));
-    limit(&mut fields, "maxBytes", &format!("{label} MaxBytes"));
-    limit(&mut fields, "maxRequests", &format!("{label} MaxRequests"));
-    fields.text("fairnessPolicyRef");
-    fields.text("orderingPolicyRef");
-    fields.finish();
-    priority
-}
-
-fn limit(fields: &mut Fields<'_, '_>, name: &'static str, label: &str) -> bool {
-    let read = |text: &str| match units::quantity(text)? {
-        ..0 => Err(format!("{label} must be non-negative")),
-        some => Ok(some),
-    };
-    fields.parsed(name, read).is_some()
-}
-
-/// Fields at the top that have another place today.
-fn deprecated(fields: &mut Fields<'_, '_>, document: &mut Document) {
-    for (name, place) in
-        [("saturationDetector", "flowControl.saturationDetector"), ("parser", "requestHandler.parsers")]
-    {
-        let Some(found) = reference_field(fields, name) else { continue };
-        let told = format!("DEPRECATION: the field is read as `{place}`; write it there");
-        fields.findings.notice(found.place, name, told);
-        if name == "parser" {
-            if document.parsers.is_empty() {
-                document.parsers.push(found);
-            }
-        } else if document.flow_control.saturation_detector.is_none() {
-            document.flow_control.saturation_detector = Some(found);
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HEAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
-
-    fn read(body: &str) -> (Option<Document>, Vec<String>, Vec<String>) {
-        read_whole(&format!("{HEAD}{body}"))
-    }
-    fn read_whole(text: &str) -> (Option<Document>, Vec<String>, Vec<String>) {
-        let mut findings = Findings::default();
-        let document = decode(text, &mut findings);
-        let told = |list: Vec<super::super::Problem>| list.iter().map(ToString::to_string).collect();
-        (document, told(findings.problems), told(findings.notices))
-    }
-
-    #[test]
-    fn the_whole_schema_is_read() {
-        let (document, problems, notices) = read(
-            "featureGates: [flowControl=false, 'haPopulateNonLeaderDatastore= FALSE']
-plugins:
-- type: queue-scorer
-- name: src
-  type: metrics-data-source
-  parameters: {scheme: https}
-schedulingProfiles:
-- name: default
-  plugins:
-  - pluginRef: queue-scorer
-    weight: 2.5
-dataLayer:
-  injectDefaults: false
-  sources:
-  - pluginRef: src
-    extractors: [{pluginRef: core}]
-  discovery: {pluginRef: file}
-flowControl:
-  maxBytes: 10Gi
-  maxRequests: 1000
-  defaultRequestTTL: 1m
-  priorityBands: [{priority: 100, maxBytes: '50', fairnessPolicyRef: f, orderingPolicyRef: o}]
-  defaultPriorityBand: {maxRequests: 1k}
-  saturationDetector: {pluginRef: sat}
-  enableEviction: false
-requestHandler:
-  parsers: [{pluginRef: openai-parser}]
-",
-        );
-        assert_eq!(problems, [] as [&str; 0]);
-        let document = document.unwrap();
-        assert!(!document.gates.ha_populate_non_leader_datastore);
-        assert_eq!(document.plugins[0].name, "queue-scorer");
-        assert_eq!(document.plugins[1].parameters, serde_json::json!({"scheme": "https"}));
-        assert_eq!(document.profiles[0].plugins[0].1, Some(2.5));
-        assert_eq!(document.data_layer.sources[0].1[0].name, "core");
-        assert_eq!(document.data_layer.discovery.unwrap().name, "file");
-        assert_eq!(document.flow_control.saturation_detector.unwrap().name, "sat");
-        assert_eq!(document.parsers[0].path, "requestHandler.parsers[0].pluginRef");
-        assert_eq!(notices.len(), 1, "{notices:?}");
-        assert!(notices[0].contains("flowControl: requests are not queued"));
-    }
-
-    #[test]
-    fn the_older_spellings_are_moved_and_told() {
-        let (document, problems, notices) = read_whole(
-            "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n\
-             parser: {pluginRef: openai-parser}\nsaturationDetector:\n  pluginRef: sat\n",
-        );
-        assert_eq!(problems, [] as [&str; 0]);
-        let document = document.unwrap();
-        assert_eq!(document.parsers[0].name, "openai-parser");
-        assert_eq!(document.flow_control.saturation_detector.unwrap().name, "sat");
-        assert_eq!(notices.len(), 3, "{notices:?}");
-        assert!(notices[0].starts_with("line 1, column 13: apiVersion: DEPRECATION"), "{notices:?}");
-        // What is written in the present place wins.
-        let (document, ..) = read("requestHandler: {parsers: [{pluginRef: a}]}\nparser: {pluginRef: b}\n");
-        assert_eq!(document.unwrap().parsers.iter().map(|p| &*p.name).collect::<Vec<_>>(), ["a"]);
-    }
-
-    #[test]
-    fn every_mistake_has_its_line_and_its_fix() {
-        for (body, told) in [
-            (
-                "featureGates: [flowControll]",
-                "line 3, column 16: featureGates[0]: feature gate 'flowControll' is unknown or unregistered; did you mean `flowControl`?",
-            ),
-            (
-                "featureGates: [flowControl=qwerty]",
-                "qwerty is not a valid value for the feature gate flowControl",
-            ),
-            ("featureGates: [dataLayer]", "feature gate 'dataLayer' is unknown or unregistered"),
-            ("plugins:\n- parameters: {a: 1}", "line 4, column 3: plugins[0]: plugin '' is missing a type"),
-            ("plugins:\n- testing 1 2 3", "line 4, column 3: plugins[0]: must be a map, not text"),
-            (
-                "plugins:\n- type: a\n  parameters: 5",
-                "line 5, column 15: plugins[0].parameters: must be a map, not a number",
-            ),
-            ("schedulingProfiles:\n- plugins: []", "schedulingProfiles[0] is missing a name"),
-            (
-                "schedulingProfiles:\n- name: d\n  plugins:\n  - weight: 10",
-                "schedulingProfiles[d].plugins[0] is missing a 'pluginRef'",
-            ),
-            (
-                "schedulingProfiles:\n- name: d\n  plugins:\n  - pluginRef: a\n    weight: heavy",
-                "must be a number, not text",
-            ),
-            (
-                "dataLayer: {sources: [{pluginRef: s, extractors: [x]}]}",
-                "dataLayer.sources[0].extractors[0]: must be a map, not text",
-            ),
-            (
-                "flowControl: {saturationDetector: {}}",
-                "flowControl.saturationDetector is missing a 'pluginRef'",
-            ),
-            ("flowControl: {maxBytes: -1}", "global MaxBytes must be non-negative"),
-            ("flowControl: {defaultRequestTTL: -1s}", "is negative"),
-            ("flowControl: {priorityBands: [{priority: 1}, {priority: 1}]}", "duplicate priority level 1"),
-            (
-                "flowControl: {priorityBands: [{priority: 7, maxRequests: -2}]}",
-                "priority band 7 MaxRequests must be non-negative",
-            ),
-            ("metadata: {name: x}", "line 3, column 1: metadata: unknown field"),
-            ("schedulingProfile: []", "unknown field; did you mean `schedulingProfiles`?"),
-            (
-                "plugins: []\nplugins: []",
-                "line 4, column 1: plugins: duplicate key `plugins`, first on line 3",
-            ),
-        ] {
-            let (_, problems, _) = read(body);
-            assert!(problems.iter().any(|p| p.contains(told)), "{body}\nwanted: {told}\ngot: {problems:#?}");
-        }
-        let (document, problems, _) = read_whole("[1, 2");
-        assert!(
-            document.is_none() && problems[0].contains("failed to decode configuration JSON/YAML"),
-            "{problems:?}"
-        );
-        let (_, problems, _) = read_whole("apiVersion: v1\nkind: ConfigMap\n");
-        assert_eq!(problems.len(), 2, "{problems:?}");
-        let (_, problems, _) = read_whole("plugins: []\n");
-        assert!(
-            problems.iter().all(|p| p.contains("is missing; write")) && problems.len() == 2,
-            "{problems:?}"
-        );
-    }
-
-    #[test]
-    fn all_mistakes_are_told_together() {
-        let (_, problems, _) = read(
-            "featureGates: [nope]\nplugins:\n- {}\n- {type: a, parms: 1}\nschedulingProfiles:\n- {}\nextra: 1\n\
-             flowControl: {maxBytes: x, maxBites: 1}\n",
-        );
-        assert_eq!(problems.len(), 7, "{problems:#?}");
-    }
-
-    #[test]
-    fn the_gate_alone_earns_the_word_and_the_detector_alone_does_not() {
-        let notices = read("featureGates: [flowControl]").2;
-        assert!(
-            notices.len() == 1 && notices[0].starts_with("line 3, column 15: featureGates: "),
-            "{notices:?}"
-        );
-        assert_eq!(read("flowControl: {saturationDetector: {pluginRef: a}}").2, [] as [&str; 0]);
-        assert_eq!(read("featureGates: [flowControl=false]").2, [] as [&str; 0]);
-    }
-}
+mod tests;
