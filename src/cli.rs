@@ -5,6 +5,7 @@ use pointsman::bench::BenchArgs;
 use pointsman::config::EppOptions;
 use pointsman::config::flags::{self, FlagNotice, FlagOutcome};
 use pointsman::demo::DemoArgs;
+use pointsman::explain::ExplainArgs;
 use pointsman::replay::ReplayArgs;
 use pointsman::sim::SimArgs;
 use std::ffi::OsString;
@@ -37,6 +38,8 @@ enum Command {
     Bench(Box<BenchArgs>),
     /// What configurations would have made of recorded traffic, over simulated engines on a virtual clock
     Replay(Box<ReplayArgs>),
+    /// Why a request went where it went, asked of a running picker
+    Explain(ExplainArgs),
 }
 
 /// What a command line asks for.
@@ -52,6 +55,8 @@ pub enum Invocation {
     Bench(Box<BenchArgs>),
     /// To replay a trace.
     Replay(Box<ReplayArgs>),
+    /// To explain a decision.
+    Explain(ExplainArgs),
     /// To say something and end: help, the version, or what is wrong with the command line.
     Say {
         /// The text, with its line ends.
@@ -83,6 +88,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Invocation {
         Ok(Cli { command: Command::Demo(args) }) => Invocation::Demo(args),
         Ok(Cli { command: Command::Bench(args) }) => Invocation::Bench(args),
         Ok(Cli { command: Command::Replay(args) }) => Invocation::Replay(args),
+        Ok(Cli { command: Command::Explain(args) }) => Invocation::Explain(args),
         Err(error) => Invocation::Say {
             text: error.render().to_string(),
             to_stdout: !error.use_stderr(),

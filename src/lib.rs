@@ -11,7 +11,7 @@
 //! 6. the domain: `pool`, `endpoint`, `request`, `kv`, and what everybody needs: `telemetry`, `clock`, `shutdown`,
 //!    `readiness`, `reuse`, `plot`.
 //!
-//! `sim`, `demo` and `bench` are programs of their own beside `app`; `replay` is one above both: it runs `app`'s plans over
+//! `sim`, `demo`, `bench` and `explain` are programs of their own beside `app`; `replay` is one above both: it runs `app`'s plans over
 //! `sim`'s engines.
 
 pub mod admin;
@@ -24,6 +24,7 @@ pub mod demo;
 pub mod director;
 pub mod discovery;
 pub mod endpoint;
+pub mod explain;
 pub mod ext_proc;
 pub mod kv;
 pub mod plot;

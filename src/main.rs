@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Invocation::Demo(args) => demonstrate(*args),
         Invocation::Bench(args) => measure(*args),
         Invocation::Replay(args) => replay(&args),
+        Invocation::Explain(args) => explain(args),
         Invocation::Say { text, to_stdout, code } => {
             if to_stdout {
                 print!("{text}");
@@ -100,6 +101,13 @@ fn measure(args: pointsman::bench::BenchArgs) -> anyhow::Result<()> {
 /// Replays a trace and prints the table.
 fn replay(args: &pointsman::replay::ReplayArgs) -> anyhow::Result<()> {
     print!("{}", pointsman::replay::run(args)?);
+    Ok(())
+}
+
+/// Asks a running picker and prints what it says.
+fn explain(args: pointsman::explain::ExplainArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    print!("{}", runtime.block_on(pointsman::explain::run(args))?);
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The HTTP pages: `/metrics`, `/healthz`, `/readyz`, `/debug/state`.
+//! The HTTP pages: `/metrics`, `/healthz`, `/readyz`, `/debug/state`, `/debug/decisions`.
 //!
 //! They run on a thread with a runtime of its own, so that a page that takes long to make never delays a request.
 
@@ -33,6 +33,8 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
 /// Longest TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Decisions that `/debug/decisions` lists where `limit` says nothing.
+const LISTED: usize = 50;
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What the pages show.
@@ -42,7 +44,7 @@ pub struct Pages {
     pub metrics: MetricsHandle,
     /// `/readyz`
     pub readiness: Readiness,
-    /// `/debug/state`
+    /// `/debug/state` and `/debug/decisions`
     pub state: Arc<dyn StateSource>,
 }
 
@@ -233,16 +235,19 @@ async fn respond<B>(
             text(StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {closed}\n"))
         }
         path if path == "/debug" || path.starts_with("/debug/") => match guard.admit(caller) {
-            Ok(()) => debug(path, pages),
+            Ok(()) => debug(path, request.uri().query(), pages),
             Err(Denied::NotLocal) if !protection.is_open() => {
                 match protection.admit(certified, caller.authorization.and_then(bearer), path).await {
-                    Ok(()) => debug(path, pages),
+                    Ok(()) => debug(path, request.uri().query(), pages),
                     Err(refusal) => refuse(refusal),
                 }
             }
             Err(denied) => deny(&denied),
         },
-        _ => text(StatusCode::NOT_FOUND, "here are /metrics, /healthz, /readyz and /debug/state\n"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "here are /metrics, /healthz, /readyz, /debug/state and /debug/decisions\n",
+        ),
     }
 }
 
@@ -284,16 +289,57 @@ fn caller<B>(request: &Request<B>, peer: SocketAddr) -> Caller<'_> {
     }
 }
 
-fn debug(path: &str, pages: &Pages) -> Response<Full<Bytes>> {
+fn debug(path: &str, query: Option<&str>, pages: &Pages) -> Response<Full<Bytes>> {
     match path {
-        "/debug/state" => match serde_json::to_string_pretty(&pages.state.state()) {
-            Ok(json) => page(StatusCode::OK, "application/json", json + "\n"),
-            Err(error) => {
-                text(StatusCode::INTERNAL_SERVER_ERROR, format!("the state cannot be written: {error}\n"))
-            }
+        "/debug/state" => json(&pages.state.state()),
+        "/debug/decisions" => json(&pages.state.decisions(listed(query))),
+        path => match path.strip_prefix("/debug/decisions/") {
+            Some(id) => explain(&unescaped(id), pages),
+            None => text(StatusCode::NOT_FOUND, "the debug pages are /debug/state and /debug/decisions\n"),
         },
-        _ => text(StatusCode::NOT_FOUND, "the debug page is /debug/state\n"),
     }
+}
+
+fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_string_pretty(value) {
+        Ok(json) => page(StatusCode::OK, "application/json", json + "\n"),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("this cannot be written: {error}\n")),
+    }
+}
+
+fn explain(id: &str, pages: &Pages) -> Response<Full<Bytes>> {
+    match pages.state.explain(id) {
+        Some(explanation) => json(&explanation),
+        None => text(
+            StatusCode::NOT_FOUND,
+            "no decision on this request is kept: it went to another replica, or --decision-records newer ones came since\n",
+        ),
+    }
+}
+
+/// How many decisions `limit=` asks for.
+fn listed(query: Option<&str>) -> usize {
+    let asked = query.into_iter().flat_map(|q| q.split('&')).find_map(|pair| pair.strip_prefix("limit="));
+    asked.and_then(|n| n.parse().ok()).unwrap_or(LISTED)
+}
+
+/// A path with its `%XX` undone. A request id may hold anything.
+fn unescaped(path: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::with_capacity(path.len()), path.as_bytes());
+    while let [first, tail @ ..] = rest {
+        let code = tail.get(..2).filter(|_| *first == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn deny(denied: &Denied) -> Response<Full<Bytes>> {
@@ -401,6 +447,16 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!((status, &json["config_generation"], &json["ready"]), (200, &7.into(), &true.into()));
         assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    }
+
+    #[test]
+    fn a_request_id_may_hold_anything() {
+        assert_eq!(unescaped("a%2Fb%20c%"), "a/b c%");
+        assert_eq!(unescaped("%zz%41"), "%zzA");
+        assert_eq!((listed(Some("a=1&limit=7")), listed(None), listed(Some("limit=x"))), (7, LISTED, LISTED));
+        let admin = start(&DebugAccess::Local, pages());
+        let (status, answer) = get(admin.debug_address, "/debug/decisions/nobody", "");
+        assert!(status == 404 && answer.contains("--decision-records"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What `/debug/state` says: numbers and names of the configuration, never anything that a client sent.
 
 use crate::clock::Moment;
+use crate::director::decisions::{Explanation, Summary};
 use crate::endpoint::{Endpoint, Reading, Sample};
 use crate::pool::PoolSnapshot;
 use crate::readiness::Readiness;
@@ -13,6 +14,34 @@ use std::collections::BTreeMap;
 pub trait StateSource: Send + Sync + 'static {
     /// The state at this moment. Called on the admin thread; must not wait for a request.
     fn state(&self) -> State;
+    /// The newest decisions first, at most `most`.
+    fn decisions(&self, _most: usize) -> DecisionList {
+        DecisionList::default()
+    }
+    /// The newest decision on the request `id`, where it is still kept.
+    fn explain(&self, _id: &str) -> Option<Explanation> {
+        None
+    }
+}
+
+/// What `/debug/decisions` says.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DecisionList {
+    /// Decisions since the start, kept or not.
+    pub made: u64,
+    /// The newest first.
+    pub decisions: Vec<Listed>,
+}
+
+/// A decision in the list.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed {
+    /// The pool, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The decision in short.
+    #[serde(flatten)]
+    pub summary: Summary,
 }
 
 /// The picker at one moment.

@@ -7,7 +7,7 @@ use super::state::PoolPage;
 use crate::clock::Clock;
 use crate::config::{EppOptions, Loaded, PoolOptions};
 use crate::datalayer::{self, DataLayer};
-use crate::director::{Director, Options, Services};
+use crate::director::{Decisions, Director, Options, Services};
 use crate::discovery::Discovery;
 use crate::endpoint::health::HealthTracker;
 use crate::ext_proc::budget::Budget;
@@ -123,7 +123,8 @@ impl Pool {
         let data = DataLayer::new(reader.clone(), sources, layer, clock.clone(), Arc::clone(&health))?;
         let services =
             Services::new(reader.clone(), Arc::clone(&health), requests.clone(), clock.clone(), seed())
-                .with_tracing(common.tracing.clone());
+                .with_tracing(common.tracing.clone())
+                .with_decisions(Decisions::new(common.options.decisions, clock.clone()));
         let settings = Options {
             trusted: common.options.trusted_headers,
             subset_filter: !common.options.disable_subset_filter,

@@ -1,10 +1,11 @@
 //! What `/debug/state` shows, gathered from the parts.
 
-use crate::admin::state::{OnePool, PoolPart, PoolState, PrefixIndexState};
+use crate::admin::state::{DecisionList, Listed, OnePool, PoolPart, PoolState, PrefixIndexState};
 use crate::admin::{State, StateSource};
 use crate::clock::{Clock, Moment};
 use crate::datalayer::DataStatus;
 use crate::director::Director;
+use crate::director::decisions::{Decisions, Explanation};
 use crate::endpoint::Endpoint;
 use crate::endpoint::health::HealthTracker;
 use crate::ext_proc::budget::Budget;
@@ -43,6 +44,10 @@ impl PoolPage {
         self.health.suspicion(endpoint).map(|s| s.cause.label().to_owned())
     }
 
+    fn decisions(&self) -> Option<&Decisions> {
+        self.director.services().decisions.as_deref()
+    }
+
     fn part(&self) -> PoolPart {
         let now = self.clock.now();
         let snapshot = self.director.services().pool.load();
@@ -71,5 +76,24 @@ impl StateSource for PickerState {
                 State { pools: several.iter().map(one).collect(), ..state }
             }
         }
+    }
+
+    fn decisions(&self, most: usize) -> DecisionList {
+        let mut list = DecisionList::default();
+        let several = self.pools.len() > 1;
+        for (label, page) in &self.pools {
+            let Some(decisions) = page.decisions() else { continue };
+            list.made += decisions.made();
+            let listed = |summary| Listed { pool: several.then(|| label.clone()), summary };
+            list.decisions.extend(decisions.newest(most).into_iter().map(listed));
+        }
+        list.decisions.sort_by_key(|listed| listed.summary.age_ms);
+        list.decisions.truncate(most);
+        list
+    }
+
+    fn explain(&self, id: &str) -> Option<Explanation> {
+        let found = self.pools.iter().filter_map(|(_, page)| page.decisions()?.explain(id));
+        found.min_by_key(|explanation| explanation.summary.age_ms)
     }
 }

@@ -1,6 +1,7 @@
 //! What the flags and the environment came to.
 
 use crate::director::UnknownModel;
+use crate::director::decisions::Keep;
 use crate::request::TrustedHeaders;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ pub struct EppOptions {
     pub log_level: LogLevel,
     /// Where spans go; `None` is nowhere.
     pub tracing: Option<TracingOptions>,
+    /// How many of the last decisions are kept for whoever asks why.
+    pub decisions: Keep,
     /// Whether the older names of the metrics are written too.
     pub legacy_metrics: bool,
     /// The variable `POD_NAME`, for the resource of traces.

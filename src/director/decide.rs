@@ -1,11 +1,13 @@
 //! The path of one request, on one screen.
 
 use super::candidates::{gather, nobody_serves};
+use super::decisions::{Asked, Made, Recorded, Verdict};
 use super::identify::{DEFAULT_FAIRNESS_ID, Identified, identify};
 use super::route::ProfileTargets;
 use super::{
     BodyView, Envelope, Options, Plan, Route, RouteError, Router, Services, SubsetHint, UnknownModel,
 };
+use crate::clock::Moment;
 use crate::endpoint::{Endpoint, HostPort, Reservation, ReservationRole};
 use crate::plugin::{
     AdmissionView, Departure, HeaderEdits, ResponseReader, ScheduleError, SchedulingOutcome,
@@ -17,6 +19,7 @@ use crate::telemetry::requests::DecisionResult;
 use crate::telemetry::traces::RequestSpan;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Routes requests of one pool.
 #[derive(Debug)]
@@ -62,6 +65,7 @@ impl Director {
         } else {
             SubsetHint::Absent
         };
+        let began = self.services.clock.now();
         let has_body = !matches!(envelope.body, BodyView::Absent);
         self.services.requests.attempt();
         let mut span = self.services.tracing.start_request(&envelope.headers);
@@ -76,10 +80,12 @@ impl Director {
             orchestration.failed(e.code());
             span.failed(e.code());
             self.count_refusal(&identified.request, e);
+            self.keep_refusal(&plan, &identified.request, e, began);
         });
         let choice = chosen?;
         drop(orchestration);
-        Ok(self.depart(plan, identified, &choice, Passage { has_body, span }))
+        let took = self.services.clock.now().since(began);
+        Ok(self.depart(plan, identified, choice, Passage { has_body, span, began, took }))
     }
 
     /// Admission, candidates, producers, scheduling.
@@ -224,19 +230,41 @@ impl Director {
         self.services.requests.prefix_predicted(endpoint, matched, total);
     }
 
+    /// Keeps a choice for whoever asks why.
+    fn keep_choice(
+        &self,
+        plan: &Plan,
+        request: &InferenceRequest,
+        candidates: Candidates,
+        outcome: SchedulingOutcome,
+        passage: &Passage,
+    ) -> Option<Arc<Recorded>> {
+        let decisions = self.services.decisions.as_ref()?;
+        let verdict = Verdict::Routed(Box::new(Made { candidates, outcome, prefix: plan.prefix }));
+        let asked = Asked::of(request);
+        Some(decisions.push(Recorded::new(asked, passage.began, passage.took, plan.generation, verdict)))
+    }
+
+    fn keep_refusal(&self, plan: &Plan, request: &InferenceRequest, error: &RouteError, began: Moment) {
+        let Some(decisions) = &self.services.decisions else { return };
+        let took = self.services.clock.now().since(began);
+        let verdict = Verdict::Refused { code: error.code(), message: error.to_string() };
+        decisions.push(Recorded::new(Asked::of(request), began, took, plan.generation, verdict));
+    }
+
     /// Reserves, asks the hooks, and makes the route.
-    fn depart(&self, plan: Arc<Plan>, identified: Identified, choice: &Choice, passage: Passage) -> Route {
+    fn depart(&self, plan: Arc<Plan>, identified: Identified, choice: Choice, passage: Passage) -> Route {
         let Choice { candidates, outcome, spare } = choice;
         let Identified { request, rewritten_by, id_is_new } = identified;
         if let Some(object) = rewritten_by {
             self.services.requests.rewritten(&object, request.model(), &request.target_model);
         }
         let mut edits = HeaderEdits::default();
-        let departure = Departure { request: &request, candidates, outcome };
+        let departure = Departure { request: &request, candidates: &candidates, outcome: &outcome };
         for (_, hook) in &plan.pre_request {
             hook.before_send(&departure, &mut edits);
         }
-        self.record_prediction(&plan, candidates, outcome.primary.first());
+        self.record_prediction(&plan, &candidates, outcome.primary.first());
         if let Some((name, value)) = passage.span.inject() {
             edits.set(name, value);
         }
@@ -246,7 +274,7 @@ impl Director {
         chosen.extend(others.collect::<Vec<_>>());
         let port = plan.scheduler.destination_port();
         let destination = destinations(&chosen, port);
-        let (reservations, targets) = reserve(&plan, &request, candidates, outcome);
+        let (reservations, targets) = reserve(&plan, &request, &candidates, &outcome);
         let series = self.services.requests.series(
             request.model(),
             &request.target_model,
@@ -256,12 +284,13 @@ impl Director {
         if passage.has_body {
             series.routed(request.body_bytes);
         }
-        let scores = self.options.emit_scores.then(|| scores(candidates, outcome)).flatten();
+        let scores = self.options.emit_scores.then(|| scores(&candidates, &outcome)).flatten();
         let mut chosen = chosen.into_iter();
         let primary =
             chosen.next().unwrap_or_else(|| Arc::clone(candidates.endpoint(outcome.primary.first())));
         tracing::debug!(request_id = %request.id, endpoint = %primary.key, destination = %destination, "routed");
         let running = (!request.target_model.is_empty()).then(|| series.running());
+        let record = self.keep_choice(&plan, &request, candidates, outcome, &passage);
         Route {
             services: Arc::clone(&self.services),
             plan,
@@ -274,6 +303,7 @@ impl Director {
             id_is_new,
             scores,
             reservations,
+            record,
             span: passage.span,
             running,
             series,
@@ -295,6 +325,10 @@ struct Choice {
 struct Passage {
     has_body: bool,
     span: RequestSpan,
+    /// When the decision began.
+    began: Moment,
+    /// How long the choice took.
+    took: Duration,
 }
 
 impl Router for Director {

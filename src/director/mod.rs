@@ -3,6 +3,7 @@
 mod admitter;
 mod candidates;
 mod decide;
+pub mod decisions;
 mod envelope;
 mod error;
 mod hook;
@@ -16,6 +17,7 @@ mod seam;
 mod subset;
 
 pub use decide::Director;
+pub use decisions::Decisions;
 pub use envelope::{BodyView, Envelope};
 pub use error::{ErrorClass, RouteError};
 pub use options::{Options, Services, UnknownModel};

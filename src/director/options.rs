@@ -1,5 +1,6 @@
 //! What the director is told, and what it works with.
 
+use super::Decisions;
 use crate::clock::Clock;
 use crate::endpoint::health::HealthTracker;
 use crate::pool::PoolReader;
@@ -46,6 +47,8 @@ pub struct Services {
     pub requests: RequestMetrics,
     /// Where spans go.
     pub tracing: Tracing,
+    /// Where decisions are kept for whoever asks why; `None` keeps none.
+    pub decisions: Option<Arc<Decisions>>,
     /// The time.
     pub clock: Clock,
     /// Seed of the next request's random numbers.
@@ -61,13 +64,28 @@ impl Services {
         clock: Clock,
         seed: u64,
     ) -> Self {
-        Self { pool, health, requests, tracing: Tracing::off(), clock, seed: AtomicU64::new(seed) }
+        Self {
+            pool,
+            health,
+            requests,
+            tracing: Tracing::off(),
+            decisions: None,
+            clock,
+            seed: AtomicU64::new(seed),
+        }
     }
 
     /// Sends spans out.
     #[must_use]
     pub fn with_tracing(mut self, tracing: Tracing) -> Self {
         self.tracing = tracing;
+        self
+    }
+
+    /// Keeps decisions.
+    #[must_use]
+    pub fn with_decisions(mut self, decisions: Decisions) -> Self {
+        self.decisions = decisions.is_on().then(|| Arc::new(decisions));
         self
     }
 

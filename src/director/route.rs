@@ -1,5 +1,6 @@
 //! A request that was routed: where it goes, what is changed on the way, and what happens until it has ended.
 
+use super::decisions::Recorded;
 use super::{Plan, RoutedRequest, Services};
 use crate::clock::Moment;
 use crate::endpoint::{Endpoint, HostPort, Reservation};
@@ -35,6 +36,8 @@ pub struct Route {
     /// The primary one first; empty once the request has ended.
     pub(super) reservations: Vec<Reservation>,
     pub(super) series: Arc<RequestSeries>,
+    /// The decision, where it is kept.
+    pub(super) record: Option<Arc<Recorded>>,
     /// Ends with the route.
     pub(super) span: RequestSpan,
     pub(super) running: Option<RunningGuard>,
@@ -87,6 +90,9 @@ impl Route {
         };
         tracing::info!(planned = %self.primary.destination, served = destination, "served by a fallback endpoint");
         self.services.health.request_failed(&self.primary);
+        if let Some(record) = &self.record {
+            record.happened(|after| after.served = Some(served.key.clone()));
+        }
         if let Some(primary) = self.reservations.first_mut() {
             primary.move_to(served);
         }
@@ -110,10 +116,17 @@ impl Route {
         for (_, hook) in &self.plan.response {
             hook.on_end(&self.view(&served), usage, ending);
         }
-        let now = self.services.clock.now();
+        let duration = self.services.clock.now().since(self.request.received);
+        let ttft = self.response.first_byte.map(|at| at.since(self.request.received));
+        if let Some(record) = &self.record {
+            record.happened(|after| {
+                (after.first_byte, after.duration) = (ttft, Some(duration));
+                (after.usage, after.ending) = (usage, Some(ending));
+            });
+        }
         self.series.finished(&Finished {
-            duration: now.since(self.request.received),
-            ttft: self.response.first_byte.map(|at| at.since(self.request.received)),
+            duration,
+            ttft,
             streaming: self.streaming(),
             usage,
             response_bytes: (!self.response.unseen).then_some(self.response.bytes),
@@ -181,6 +194,9 @@ impl RoutedRequest for Route {
             self.span.failed("ModelServerError");
         }
         self.response.status = status;
+        if let Some(record) = &self.record {
+            record.happened(|after| after.status = status);
+        }
         self.response.event_stream =
             headers.get("content-type").is_some_and(|t| t.to_ascii_lowercase().contains("text/event-stream"));
         self.response.headers = headers.clone();

@@ -320,3 +320,50 @@ fn ranks_behind_one_port_are_reached_at_that_port() {
     route.on_response_headers(Some(200), Some("10.0.0.1:9000"), &Headers::default());
     assert!(Arc::ptr_eq(route.serving(), &rank), "the report names the port, not another endpoint");
 }
+
+#[test]
+fn a_decision_can_be_explained_afterwards() {
+    use super::decisions::{Decisions, Keep};
+    let mut bench = bench_of(1, true, options());
+    let (state, clock) = (StateStore::default(), bench.clock.clone());
+    let pool = bench.director.services().pool.clone();
+    let health = Arc::clone(&bench.director.services().health);
+    let keep = Keep { decisions: 8, bytes: 1 << 20 };
+    let services = Services::new(pool, health, RequestMetrics::unread(), clock.clone(), 1)
+        .with_decisions(Decisions::new(keep, clock.clone()));
+    bench.director = Director::new(services, plan(1, true, &state, &clock), options());
+    let mut route =
+        bench.director.decide(envelope(SubsetHint::Absent, &[(names::REQUEST_ID, "r-1")])).unwrap();
+    route.on_response_headers(Some(200), None, &Headers::default());
+    clock.advance(Duration::from_millis(5));
+    route.on_response_chunk(3, Usage::default());
+    route.finish(Usage { cached: Some(64), ..Usage::default() }, Ending::Natural);
+
+    let decisions = bench.director.services().decisions.clone().unwrap();
+    let shown = decisions.explain("r-1").unwrap();
+    assert_eq!(shown.summary.chosen.as_deref(), Some("default/a"));
+    assert_eq!((shown.summary.status, shown.summary.reported_cached_tokens), (Some(200), Some(64)));
+    assert_eq!(shown.after.ending.as_deref(), Some("natural"));
+    assert_eq!(
+        shown.candidates.iter().map(|c| &*c.endpoint).collect::<Vec<_>>(),
+        ["default/a", "default/b", "default/c"]
+    );
+    let profile = &shown.profiles[0];
+    assert_eq!(
+        (&*profile.cuts[0].filter, &profile.cuts[0].removed[..]),
+        ("only-a", &["default/b".to_owned(), "default/c".to_owned()][..])
+    );
+    assert_eq!((&*profile.scorers[0].scorer, profile.scorers[0].weight), ("active-request-scorer", 1.0));
+    assert_eq!(
+        (&*profile.ratings[0].endpoint, profile.ratings[0].total),
+        ("default/a", profile.ratings[0].scores[0])
+    );
+
+    let refused = bench
+        .director
+        .decide(envelope(SubsetHint::from_texts(["10.0.0.1:2"]), &[(names::REQUEST_ID, "r-2")]));
+    assert!(refused.is_err());
+    let shown = decisions.explain("r-2").unwrap();
+    assert!(shown.refusal.unwrap().contains("only-a"), "the filter that left nobody is named");
+    assert_eq!(decisions.made(), 2);
+}

@@ -31,6 +31,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("sim", 6),
     ("demo", 6),
     ("bench", 6),
+    ("explain", 6),
     ("replay", 7),
     ("main", 8),
     ("cli", 8),
@@ -41,13 +42,13 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("tonic", &["ext_proc", "admin", "proto", "bench"]),
     ("prost", &["ext_proc", "admin", "proto", "bench"]),
     ("anyhow", &["main.rs", "cli.rs", "app"]),
-    ("reqwest", &["datalayer/source", "demo", "bench"]),
+    ("reqwest", &["datalayer/source", "demo", "bench", "explain"]),
     ("opentelemetry", &["telemetry"]),
     ("axum", &["admin", "sim"]),
     ("plotters", &["plot"]),
     ("kube", &["discovery/kubernetes"]),
     ("k8s_openapi", &["discovery/kubernetes"]),
-    ("clap", &["cli.rs", "config", "sim", "demo", "bench", "replay", "app"]),
+    ("clap", &["cli.rs", "config", "sim", "demo", "bench", "replay", "explain", "app"]),
 ];
 
 const MAX_FILE_LINES: usize = 600;

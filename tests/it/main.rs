@@ -19,6 +19,7 @@ mod envoy_odd;
 mod envoy_replicas;
 mod envoy_scale;
 mod envoy_unseen;
+mod explain;
 mod fuzz_corpus;
 mod image_root;
 mod incarnation;

@@ -78,6 +78,11 @@ async fn nothing_said_in_confidence_is_kept() {
     })
     .await;
     let state = stack.picker.state().await.to_string();
+    let list = client::get(stack.picker.metrics_port, "/debug/decisions").await.unwrap().json();
+    let last = list["decisions"][0]["request_id"].as_str().unwrap();
+    let decision =
+        client::get(stack.picker.metrics_port, &format!("/debug/decisions/{last}")).await.unwrap().json();
+    let decisions = format!("{list}{decision}");
     let metrics = stack.picker.metrics().await.text().to_owned();
     let log = stack.picker.process.log();
     assert!(log.lines().count() > 10 && metrics.len() > 1000 && state.len() > 100, "something was looked at");
@@ -87,6 +92,7 @@ async fn nothing_said_in_confidence_is_kept() {
             assert!(!contains(text, secret.as_bytes()), "{secret} stands in {place}");
         }
         assert!(!state.contains(secret), "{secret} stands in /debug/state");
+        assert!(!decisions.contains(secret), "{secret} stands in /debug/decisions");
         assert!(!contains(&spans, secret.as_bytes()), "{secret} stands in a trace");
         assert!(!contains(&refused.body, secret.as_bytes()), "{secret} stands in a refusal");
     }

@@ -8,6 +8,7 @@ use crate::config::options::{
 };
 use crate::config::units;
 use crate::director::UnknownModel;
+use crate::director::decisions::Keep;
 use crate::request::{CONTROL_HEADERS, TrustedHeaders};
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +21,10 @@ pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 const POLL_FLOOR: Duration = Duration::from_millis(50);
 /// What the gRPC message that carries a whole body needs besides it.
 const MESSAGE_ALLOWANCE: usize = 1 << 20;
+/// Most decisions that can be kept.
+const MAX_RECORDS: usize = 100_000;
+/// Most bytes of kept decisions.
+const MAX_RECORD_BYTES: usize = 16 << 20;
 /// Largest HTTP/2 flow-control window (RFC 9113, 6.9.1).
 const LARGEST_WINDOW: usize = (1 << 31) - 1;
 
@@ -82,6 +87,7 @@ impl Reader {
             drain_timeout: self.duration("drain-timeout"),
             log_level: self.log_level(),
             tracing: self.tracing(env),
+            decisions: Keep { decisions: self.records(), bytes: MAX_RECORD_BYTES },
             legacy_metrics: self.switch("legacy-metrics"),
             pod_name: pod_name.map(Into::into),
         }
@@ -146,6 +152,12 @@ impl Reader {
         self.read(name, |text| {
             let value = units::bytes(text)?;
             if value == 0 || value > most { Err(format!("`{text}` is not in 1..{most}")) } else { Ok(value) }
+        })
+    }
+    fn records(&mut self) -> usize {
+        self.read("decision-records", |text| match text.parse() {
+            Ok(number) if number <= MAX_RECORDS => Ok(number),
+            _ => Err(format!("`{text}` is not in 0..{MAX_RECORDS}")),
         })
     }
     fn port(&mut self, name: &str) -> u16 {

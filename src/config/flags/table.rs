@@ -231,6 +231,12 @@ const OBSERVING: &[Flag] = &[
     on("v", Value("LEVEL"), "2", "Verbosity of the log: 0 warnings, 2 normal, 4 debug, 5 trace"),
     on("zap-log-level", Value("LEVEL"), "", "error, info, debug or a number as for -v; wins over -v"),
     on(
+        "decision-records",
+        Value("NUMBER"),
+        "256",
+        "Last decisions kept for `/debug/decisions`; 0 keeps none",
+    ),
+    on(
         "tracing",
         Switch,
         "true",
