@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -23,6 +23,8 @@ use tonic::transport::server::Connected;
 const HANDSHAKES: usize = 256;
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that are read from a connection at once below TLS, which by itself asks for 4 KiB at a time.
+const TLS_READ_BYTES: usize = 64 * 1024;
 /// Pause after the listener failed, which it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -197,7 +199,8 @@ async fn handshake(
     acceptor: &TlsAcceptor,
     stream: TcpStream,
     peer: SocketAddr,
-) -> Option<Box<TlsStream<TcpStream>>> {
+) -> Option<Box<TlsStream<BufReader<TcpStream>>>> {
+    let stream = BufReader::with_capacity(TLS_READ_BYTES, stream);
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => Some(Box::new(stream)),
         Ok(Err(problem)) => {
@@ -215,7 +218,7 @@ async fn handshake(
 #[derive(Debug)]
 enum Io {
     Plain { stream: TcpStream, _open: Open },
-    Tls { stream: Box<TlsStream<TcpStream>>, _open: Open },
+    Tls { stream: Box<TlsStream<BufReader<TcpStream>>>, _open: Open },
 }
 
 impl Connected for Io {
