@@ -240,6 +240,41 @@ mod tests {
         assert_eq!(health.status("other"), None);
     }
 
+    fn two_pools() -> (HealthServer, Readiness, crate::readiness::Gate) {
+        let (process, b) = (Readiness::new(), Readiness::new());
+        let gate = b.gate("pool");
+        let pools = [("a".to_owned(), Readiness::new()), ("ns/b".to_owned(), b)];
+        (HealthServer::of_pools(process.clone(), &pools), process, gate)
+    }
+
+    #[test]
+    fn each_of_several_pools_has_a_name_of_its_own() {
+        use ServingStatus::{NotServing, Serving};
+        let (health, process, b) = two_pools();
+        let status = |name: &str| health.status(name);
+        assert_eq!((status("pool/a"), status("pool/ns/b")), (Some(Serving), Some(NotServing)));
+        assert_eq!((status("readiness"), status("pool/c"), status("a")), (Some(Serving), None, None));
+        b.open();
+        assert_eq!(status("pool/ns/b"), Some(Serving));
+        let listed: Vec<String> = health.list().statuses.into_keys().collect();
+        assert!(listed.len() == NAMES.len() + 2 && listed.contains(&"pool/ns/b".to_owned()), "{listed:?}");
+        process.drain();
+        assert_eq!(status("pool/a"), Some(NotServing), "who drains serves no pool");
+        assert!(health.check("x").unwrap_err().message().contains("pool/a"));
+    }
+
+    #[tokio::test]
+    async fn watch_tells_what_becomes_of_one_pool() {
+        let (health, process, b) = two_pools();
+        let mut statuses = health.watch("pool/ns/b");
+        let mut next = async || statuses.next().await.unwrap().unwrap().status();
+        assert_eq!(next().await, ServingStatus::NotServing);
+        b.open();
+        assert_eq!(next().await, ServingStatus::Serving);
+        process.drain();
+        assert_eq!(next().await, ServingStatus::NotServing);
+    }
+
     async fn client(health: HealthServer) -> Client<Channel> {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -2,9 +2,11 @@
 //!
 //! What says so is read once for each stream, from its first message, and in this order:
 //!
-//! 1. dynamic metadata that the proxy forwards: field `pool` of the namespace `pointsman`;
-//! 2. an attribute that the proxy sends (`request_attributes`): usually what the route's metadata holds in that place;
-//! 3. a header, when the operator names one. It is taken out of the request, whatever chose the pool.
+//! 1. metadata of the gRPC stream, `x-pointsman-pool`: what the proxy's route gives its ext_proc filter
+//!    (`grpc_initial_metadata`);
+//! 2. dynamic metadata that the proxy forwards: field `pool` of the namespace `pointsman`;
+//! 3. an attribute that the proxy sends (`request_attributes`): usually what the route's metadata holds in that place;
+//! 4. a header, when the operator names one. It is taken out of the request, whatever chose the pool.
 //!
 //! The first of these that is there counts alone: a name that is not known is never passed over for the next.
 
@@ -24,6 +26,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Metadata of the gRPC stream that names the pool.
+pub const STREAM_METADATA: &str = "x-pointsman-pool";
 /// Namespace of the metadata that names the pool.
 pub const NAMESPACE: &str = "pointsman";
 /// Its field.
@@ -127,10 +131,16 @@ pub(super) enum Choice {
 }
 
 impl Chooser {
-    /// The pool of the request that `message` begins; takes the header that names it out of the message.
-    pub(super) fn choose(&self, message: &mut ProcessingRequest, now: Moment) -> Choice {
+    /// The pool of the request that `message` begins, on a stream for which the proxy `called` a pool; takes the header that
+    /// names it out of the message.
+    pub(super) fn choose(
+        &self,
+        called: Option<Bytes>,
+        message: &mut ProcessingRequest,
+        now: Moment,
+    ) -> Choice {
         let (written, header) = self.take_header(message);
-        let found = match said(message, &self.signs.attribute).or(written) {
+        let found = match called.or_else(|| said(message, &self.signs.attribute)).or(written) {
             None => Err(RouteError::NoPool),
             Some(name) => self.place(&name).ok_or_else(|| {
                 self.unplaced.warn(Some(&name), &self.signs, now);
@@ -253,7 +263,8 @@ impl Unplaced {
                 header = signs.header.as_deref().map(|h| String::from_utf8_lossy(h).into_owned()),
                 pools,
                 "requests are refused: the gateway does not say to which pool they belong; let its ext_proc filter send \
-                 the attribute (request_attributes), metadata `pointsman: {{pool: NAME}}`, or the header of --pool-header"
+                 the attribute (request_attributes), metadata `pointsman: {{pool: NAME}}`, x-pointsman-pool as \
+                 grpc_initial_metadata, or the header of --pool-header"
             ),
         }
     }

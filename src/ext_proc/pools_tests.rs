@@ -59,7 +59,7 @@ fn post(headers: &[(&str, &str)]) -> ProcessingRequest {
 
 /// The place of the pool, or the status of the refusal.
 fn outcome(pools: &Pools<Fake>, mut message: ProcessingRequest) -> Result<usize, i32> {
-    match pools.chooser().unwrap().choose(&mut message, NOW) {
+    match pools.chooser().unwrap().choose(None, &mut message, NOW) {
         Choice::Pool(Place(place), _) => Ok(place),
         Choice::Refused(refusal) => match refusal.response.unwrap() {
             Reply::Immediate(immediate) => Err(immediate.status.unwrap().code),
@@ -110,11 +110,27 @@ fn the_header_is_taken_out_whatever_chose_the_pool() {
         (with_attribute(post(&[("x-mine", "1")]), text("c")), false),
     ] {
         let mut message = message;
-        let Choice::Pool(_, header) = pools.chooser().unwrap().choose(&mut message, NOW) else { panic!() };
+        let Choice::Pool(_, header) = pools.chooser().unwrap().choose(None, &mut message, NOW) else {
+            panic!()
+        };
         assert_eq!(header.is_some(), there);
         let Some(Event::RequestHeaders(request)) = message.request else { panic!() };
         let expected = header_list(&[(":method", "POST"), (":path", "/x"), ("x-mine", "1")]);
         assert_eq!(request.headers, expected);
+    }
+}
+
+#[test]
+fn what_the_proxy_calls_for_the_stream_comes_first() {
+    let (pools, _) = pools(Some(HEADER));
+    for (called, expected) in [("c", Some(Place(2))), ("default/a", Some(Place(0))), ("nobody", None)] {
+        let mut message = with_metadata(post(&[(HEADER, "a")]), metadata(text("other/b")));
+        let called = Some(Bytes::from(called));
+        let place = match pools.chooser().unwrap().choose(called, &mut message, NOW) {
+            Choice::Pool(place, header) => header.map(|_| place),
+            Choice::Refused(_) => None,
+        };
+        assert_eq!(place, expected);
     }
 }
 
@@ -130,7 +146,9 @@ fn who_belongs_to_no_pool_is_counted_and_told_nothing_of_the_pools() {
     let (pools, metrics) = pools(Some(HEADER));
     for message in [post(&[]), post(&[(HEADER, "nobody")])] {
         let mut message = message;
-        let Choice::Refused(refusal) = pools.chooser().unwrap().choose(&mut message, NOW) else { panic!() };
+        let Choice::Refused(refusal) = pools.chooser().unwrap().choose(None, &mut message, NOW) else {
+            panic!()
+        };
         let said = format!("{refusal:?}");
         assert!(!said.contains("other/b") && !said.contains("nobody"), "{said}");
     }
@@ -149,6 +167,23 @@ fn an_answer_of_the_proxy_without_a_request_passes() {
     let (pools, metrics) = pools(Some(HEADER));
     assert_eq!(outcome(&pools, response_headers(&[(":status", "408")], true)), Ok(0));
     assert!(metrics.render().contains("pointsman_attempts_total 0\n"));
+}
+
+proptest::proptest! {
+    /// Whatever clients write, the gateway's word stands and nothing of the header is left.
+    #[test]
+    fn no_client_header_steers_past_the_route(names in proptest::collection::vec("[xX]-[iI]nference-[pP]ool|x-other", 0..5),
+                                              values in proptest::collection::vec("[ -~]{0,12}|a|c", 5)) {
+        let (pools, _) = pools(Some(HEADER));
+        let headers: Vec<_> = names.iter().zip(&values).map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let mut message = with_attribute(post(&headers), text("c"));
+        let choice = pools.chooser().unwrap().choose(None, &mut message, NOW);
+        proptest::prop_assert!(matches!(choice, Choice::Pool(Place(2), _)));
+        let Some(Event::RequestHeaders(request)) = message.request else { panic!() };
+        let left = request.headers.unwrap().headers;
+        proptest::prop_assert!(left.iter().all(|h| !h.key.eq_ignore_ascii_case(HEADER.as_bytes())));
+        proptest::prop_assert_eq!(left.len(), 2 + names.iter().filter(|n| *n == "x-other").count());
+    }
 }
 
 #[test]

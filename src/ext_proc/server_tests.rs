@@ -3,14 +3,16 @@
 use super::*;
 use crate::clock::Clock;
 use crate::ext_proc::budget::Budget;
+use crate::ext_proc::pools::{Named, Signs};
 use crate::ext_proc::testing::{
-    DESTINATION, Fake, Script, immediate, kinds, request_body, request_headers, set_header,
+    DESTINATION, Fake, Script, immediate, kinds, mutation, request_body, request_headers, set_header,
 };
 use crate::ext_proc::tls::TlsOptions;
 use crate::ext_proc::{ExtProc, Lane, Limits, Meters, Pools};
 use crate::proto::ext_proc::{PROCESS_PATH, ProcessingRequest, ProcessingResponse};
 use crate::request::names;
-use crate::telemetry::Scope;
+use crate::telemetry::recorder::Scale;
+use crate::telemetry::{MetricsHandle, Scope};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{Stream, StreamExt, stream};
 use http_body_util::{BodyExt, StreamBody};
@@ -37,12 +39,25 @@ async fn start(tls: Option<Tls>, max_message: usize, drain: Duration) -> Running
 }
 
 async fn start_with(tls: Option<Tls>, max_message: usize, drain: Drain) -> Running {
+    let (fake, budget, lane) = lane(Meters::new(false));
+    start_pools(Pools::one(lane), fake, budget, (tls, max_message, drain)).await
+}
+
+/// A pool whose router takes any body.
+fn lane(meters: Meters) -> (Arc<Fake>, Arc<Budget>, Lane<Fake>) {
     let fake = Fake::new(Script { opaque: true, ..Script::default() });
     let budget = Budget::new(1 << 30);
-    let (router, held) = (Arc::clone(&fake), Arc::clone(&budget));
-    let meters = Arc::new(Meters::new(false));
-    let lane = Lane { router, budget: held, meters, scope: Scope::default() };
-    let service = ExtProc::new(Pools::one(lane), Clock::system(), Limits::default(), max_message);
+    let (router, held, meters) = (Arc::clone(&fake), Arc::clone(&budget), Arc::new(meters));
+    (fake, budget, Lane { router, budget: held, meters, scope: Scope::default() })
+}
+
+async fn start_pools(
+    pools: Pools<Fake>,
+    fake: Arc<Fake>,
+    budget: Arc<Budget>,
+    (tls, max_message, drain): (Option<Tls>, usize, Drain),
+) -> Running {
+    let service = ExtProc::new(pools, Clock::system(), Limits::default(), max_message);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
@@ -278,6 +293,69 @@ async fn a_client_that_says_all_at_once_and_closes_its_side_gets_its_replies_and
     assert_eq!(kinds(&out), ["request_headers", "request_body"]);
     let log = Arc::clone(&running.fake.log);
     until("the route was not ended", || log.lock().endings.len() == 1).await;
+}
+
+/// Two pools, `a` and `b`, told apart by a header; the fake of each, and the page on which they are counted.
+async fn two_pools() -> (Running, Arc<Fake>, MetricsHandle) {
+    let metrics = MetricsHandle::new(false, Scale::SeveralPools);
+    let named = |name: &str| {
+        let scope = Scope::of(metrics.of_pool(name));
+        let (fake, budget, lane) = lane(scope.run(|| Meters::new(false)));
+        (fake, budget, Named { names: vec![name.into()], lane: Lane { scope, ..lane } })
+    };
+    let ((a, budget, first), (b, _, other)) = (named("a"), named("b"));
+    let header = Some(Bytes::from_static(b"x-inference-pool"));
+    let signs = Signs { header, attribute: Bytes::from_static(b"xds.route_name") };
+    let pools = Pools::several(first, vec![other], signs, &metrics);
+    let drain = Drain { notice: Duration::ZERO, within: Duration::from_secs(5) };
+    let running = start_pools(pools, a, budget, (None, 1 << 20, drain)).await;
+    (running, b, metrics)
+}
+
+#[tokio::test]
+async fn the_first_message_chooses_the_pool() {
+    let (running, b, metrics) = two_pools().await;
+    let mut sender = connect(running.address).await;
+    for (pool, fake) in [("a", &running.fake), ("b", &b), ("b", &b)] {
+        let headers = [(":method", "POST"), (":path", "/x"), ("x-inference-pool", pool)];
+        // Newer proxies may say something before that is not known here.
+        let first = [ProcessingRequest::default(), request_headers(&headers, false)];
+        let (request, open) = call(stream::iter(first).chain(stream::iter([request_body("hello", true)])));
+        let before = fake.log.lock().routed;
+        let response = sender.send_request(request).await.unwrap();
+        let mut body = response.into_body();
+        let out = replies(&mut body, 2).await;
+        assert_eq!(kinds(&out), ["request_headers", "request_body"]);
+        assert_eq!(mutation(&out[0]).remove_headers, [Bytes::from_static(b"x-inference-pool")]);
+        assert_eq!(fake.log.lock().routed, before + 1);
+        drop((open, body));
+    }
+    let page = || metrics.render();
+    until("streams stay counted", || page().contains("streams_open{inference_pool=\"b\"} 0\n")).await;
+    assert!(page().contains("streams_total{code=\"OK\",inference_pool=\"b\"} 2\n"), "{}", page());
+    assert!(page().contains("streams_total{code=\"OK\",inference_pool=\"a\"} 1\n"));
+}
+
+#[tokio::test]
+async fn a_stream_of_no_pool_ends_with_its_refusal_and_the_connection_goes_on() {
+    let (running, b, metrics) = two_pools().await;
+    let mut sender = connect(running.address).await;
+    let (request, _open) = call(stream::iter([post(), request_body("hello", true)]));
+    let mut body = sender.send_request(request).await.unwrap().into_body();
+    let out = replies(&mut body, 1).await;
+    assert_eq!(immediate(&out).status.unwrap().code, 404);
+    let trailers = body.frame().await.unwrap().unwrap().into_trailers().expect("the stream goes on");
+    assert_eq!(trailers["grpc-status"], "0");
+    // One that says nothing at all.
+    let (silent, open) = call(stream::iter([]));
+    let waiting = sender.send_request(silent).await.unwrap();
+    drop((open, waiting));
+    assert_eq!((running.fake.log.lock().routed, b.log.lock().routed), (0, 0));
+    assert!(metrics.render().contains("pointsman_refusals_total{code=\"NotFound\"} 1\n"));
+    let chosen = [(":method", "POST"), (":path", "/x"), ("x-inference-pool", "b")];
+    let (request, _open) = call(stream::iter([request_headers(&chosen, false), request_body("x", true)]));
+    let mut body = sender.send_request(request).await.unwrap().into_body();
+    assert_eq!(replies(&mut body, 2).await.len(), 2);
 }
 
 /// Takes any certificate, as proxies do with the picker's.

@@ -58,7 +58,7 @@ impl<D: Router> StreamingService<ProcessingRequest> for ExtProc<D> {
     type Future = Ready<Result<Response<Answers<D>>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<ProcessingRequest>>) -> Self::Future {
-        ready(Ok(Response::new(Answers::new(Arc::clone(&self.0), request.into_inner()))))
+        ready(Ok(Response::new(Answers::new(Arc::clone(&self.0), request))))
     }
 }
 

@@ -2,11 +2,12 @@
 //! pools, the first message says which one's exchange it is.
 
 use super::exchange::{Exchange, OutOfOrder, Step};
-use super::pools::{Choice, Lane, Place};
+use super::pools::{Choice, Lane, Place, STREAM_METADATA};
 use super::service::Shared;
 use crate::director::{RouteError, Router};
 use crate::proto::ext_proc::{Event, ProcessingRequest, ProcessingResponse, Reply};
 use crate::telemetry::logs;
+use bytes::Bytes;
 use futures::Stream;
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 type Decision<R> = Pin<Box<dyn Future<Output = Result<R, RouteError>> + Send>>;
 
@@ -35,14 +36,19 @@ pub enum Answers<D: Router> {
 /// A stream whose first message is waited for.
 pub struct Choosing<D> {
     shared: Arc<Shared<D>>,
+    /// The pool that the proxy names for the whole stream.
+    called: Option<Bytes>,
     inbound: Option<Streaming<ProcessingRequest>>,
 }
 
 impl<D: Router> Answers<D> {
-    pub(super) fn new(shared: Arc<Shared<D>>, inbound: Streaming<ProcessingRequest>) -> Self {
+    pub(super) fn new(shared: Arc<Shared<D>>, request: Request<Streaming<ProcessingRequest>>) -> Self {
         if shared.pools.chooser().is_some() {
-            return Self::Choosing(Choosing { shared, inbound: Some(inbound) });
+            let called = request.metadata().get(STREAM_METADATA);
+            let called = called.map(|name| Bytes::copy_from_slice(name.as_bytes()));
+            return Self::Choosing(Choosing { shared, called, inbound: Some(request.into_inner()) });
         }
+        let inbound = request.into_inner();
         let place = Place::default();
         let exchange = shared.exchange(place);
         Self::Chosen(Replies::new(shared, place, exchange, inbound))
@@ -62,16 +68,18 @@ impl<D: Router> Choosing<D> {
             let (Some(chooser), Some(inbound)) = (self.shared.pools.chooser(), self.inbound.take()) else {
                 return Poll::Ready(None);
             };
-            return Poll::Ready(Some(Ok(match chooser.choose(&mut message, self.shared.clock.now()) {
-                Choice::Refused(refusal) => Answers::Refused(Some(refusal)),
-                Choice::Pool(place, header) => {
-                    let mut exchange = self.shared.exchange(place);
-                    exchange.take_out(header);
-                    let mut replies = Replies::new(Arc::clone(&self.shared), place, exchange, inbound);
-                    replies.in_scope(|replies| replies.accept(message));
-                    Answers::Chosen(replies)
-                }
-            })));
+            return Poll::Ready(Some(Ok(
+                match chooser.choose(self.called.take(), &mut message, self.shared.clock.now()) {
+                    Choice::Refused(refusal) => Answers::Refused(Some(refusal)),
+                    Choice::Pool(place, header) => {
+                        let mut exchange = self.shared.exchange(place);
+                        exchange.take_out(header);
+                        let mut replies = Replies::new(Arc::clone(&self.shared), place, exchange, inbound);
+                        replies.in_scope(|replies| replies.accept(message));
+                        Answers::Chosen(replies)
+                    }
+                },
+            )));
         }
     }
 }

@@ -133,6 +133,23 @@ fn every_request_message() {
 }
 
 #[test]
+fn attributes_are_read_as_the_proxy_sends_them() {
+    let text = google::Value { kind: Some(google::value::Kind::StringValue("batch".to_owned())) };
+    let values = google::Struct { fields: [("xds.route_name".to_owned(), text)].into_iter().collect() };
+    let sent = theirs::ProcessingRequest {
+        attributes: [("envoy.filters.http.ext_proc".to_owned(), values)].into_iter().collect(),
+        ..Default::default()
+    };
+    let read = ProcessingRequest::decode(sent.encode_to_vec().as_slice()).unwrap();
+    let [filter] = &read.attributes[..] else { panic!("{read:?}") };
+    assert_eq!(filter.key, "envoy.filters.http.ext_proc");
+    let value = filter.value.as_ref().unwrap().get("xds.route_name");
+    assert_eq!(value, Some(&Kind::Text(b("batch"))));
+    let again = theirs::ProcessingRequest::decode(read.encode_to_vec().as_slice()).unwrap();
+    assert_eq!(again, sent);
+}
+
+#[test]
 fn a_header_that_is_not_utf8_does_not_break_the_message() {
     let header = HeaderValue { key: b("x"), value: Bytes::from_static(b"\xff\xfe"), raw_value: Bytes::new() };
     let wire = HeaderMap { headers: vec![header.clone()] }.encode_to_vec();

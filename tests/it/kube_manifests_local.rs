@@ -57,9 +57,13 @@ fn kube_manifests_lint() {
 fn kube_manifests_refuse_what_contradicts_itself() {
     needs_tools!("kube_manifests_refuse_what_contradicts_itself");
     let engines = "pool.matchLabels.app=engines";
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 15] = [
         (&[], "pool.matchLabels is needed"),
         (&[engines, "selector.labels=app=x"], "exclude each other"),
+        (
+            &[engines, "pool.others[0].name=b", "pool.others[0].config=a", "config.existingConfigMap=b"],
+            "pool.others and config.existingConfigMap exclude each other",
+        ),
         (&["pool.enabled=false"], "nothing says which pods are the endpoints"),
         (&[engines, "config.text=a", "config.existingConfigMap=b"], "exclude each other"),
         (&[engines, "tls.enabled=false", "tls.secretName=x"], "has no effect with tls.enabled=false"),

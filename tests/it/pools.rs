@@ -24,6 +24,13 @@ const ROUTES: &str = r#"
                           route: { cluster: engines }
                         - match: { prefix: "/", headers: [{ name: x-route, string_match: { exact: none } }] }
                           route: { cluster: engines }
+                        - match: { prefix: "/", headers: [{ name: x-route, string_match: { exact: called } }] }
+                          metadata: { filter_metadata: { pointsman: { pool: it } } }
+                          route: { cluster: engines }
+                          typed_per_filter_config:
+                            envoy.filters.http.ext_proc:
+                              "@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute
+                              overrides: { grpc_initial_metadata: [{ key: x-pointsman-pool, value: b }] }
                         - match: { prefix: "/", headers: [{ name: x-route, string_match: { exact: header } }] }
                           route: { cluster: engines }
                           typed_per_filter_config:
@@ -134,6 +141,10 @@ async fn the_gateway_says_whose_a_request_is_and_the_client_never() {
                 (vec![("x-route", "b")], Ok("b")),
                 (vec![("x-route", "full-name")], Ok("b")),
                 (vec![("x-route", "header")], Ok("b")),
+                // What the route gives to ext_proc for the stream comes before its metadata.
+                (vec![("x-route", "called")], Ok("b")),
+                (vec![("x-route", "called"), ("x-tenant", "it"), ("x-pointsman-pool", "it")], Ok("b")),
+                (vec![("x-pointsman-pool", "b")], Ok("it")),
                 // Dynamic metadata comes before the route's.
                 (vec![("x-tenant", "b")], Ok("b")),
                 (vec![("x-route", "b"), ("x-tenant", "it")], Ok("it")),

@@ -77,3 +77,37 @@ async fn a_pool_that_never_comes_keeps_nobody_waiting_for_ever() {
     assert_eq!(endpoints(&picker, "pods").await, ["127.0.0.2:7000"]);
     assert_eq!(endpoints(&picker, POOL).await, ["127.0.0.1:8000"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_lease_is_for_all_pools() {
+    let _machine = shared().await;
+    let cluster = Cluster::fake().await;
+    cluster.create(&objects::pool("llm", &[8000])).await;
+    cluster.create(&other_pool()).await;
+    cluster.create(&objects::pod("a", "llm", "127.0.0.1")).await;
+    cluster.create(&objects::pod("b", "other", "127.0.0.2")).await;
+    let flags = ["--pool-name=other", "--ha-enable-leader-election"];
+    let environment = [("POD_NAME", "epp-0")];
+    let all = [&["--pool-name=llm"], &flags[..]].concat();
+    let mut leader = KubePicker::with(&cluster, "leader", &all, &environment);
+    leader.await_ready().await;
+    for (pool, address) in [(POOL, "127.0.0.1:8000"), ("other", "127.0.0.2:9000")] {
+        await_that("the leader knows each pool", || async { endpoints(&leader, pool).await == [address] })
+            .await;
+    }
+    let mut follower = KubePicker::with(&cluster, "follower", &all, &[("POD_NAME", "epp-1")]);
+    follower.await_log("it listens", |line| line.contains("\"listening\"")).await;
+    let page = leader.metrics().await;
+    assert_eq!(page.text().lines().filter(|line| line.starts_with("pointsman_leader")).count(), 1);
+    assert_eq!(page.sum("pointsman_leader", &[]), 1.0);
+    assert!(!follower.is_ready().await, "one leads at a time");
+    let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let leases = cluster.send("GET", path, None).await.unwrap();
+    assert_eq!(leases["items"].as_array().unwrap().len(), 1, "{leases}");
+    leader.process.signal("TERM");
+    follower.await_ready().await;
+    for pool in [POOL, "other"] {
+        await_that("the next leader knows each", || async { endpoints(&follower, pool).await.len() == 1 })
+            .await;
+    }
+}

@@ -30,7 +30,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{- define "pointsman.hasConfig" -}}
-{{- if or .Values.config.text .Values.config.existingConfigMap -}}yes{{- end -}}
+{{- if or .Values.config.text .Values.config.existingConfigMap (include "pointsman.othersConfigs" .) -}}yes{{- end -}}
+{{- end -}}
+
+{{/* The configurations of further pools. */}}
+{{- define "pointsman.othersConfigs" -}}
+{{- range .Values.pool.others }}{{ .config }}{{ end -}}
 {{- end -}}
 
 {{/* What contradicts itself is refused before anything is rendered. */}}
@@ -46,6 +51,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- if and .Values.config.text .Values.config.existingConfigMap -}}
 {{- fail "config.text and config.existingConfigMap exclude each other" -}}
+{{- end -}}
+{{- if and (include "pointsman.othersConfigs" .) .Values.config.existingConfigMap -}}
+{{- fail "config in pool.others and config.existingConfigMap exclude each other" -}}
+{{- end -}}
+{{- if and .Values.pool.others (not .Values.pool.enabled) -}}
+{{- fail "pool.others needs pool.enabled" -}}
 {{- end -}}
 {{- if and .Values.tls.secretName (not .Values.tls.enabled) -}}
 {{- fail "tls.secretName has no effect with tls.enabled=false" -}}
