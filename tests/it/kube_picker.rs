@@ -273,8 +273,11 @@ pub async fn replicas(cluster: &Cluster, more: &[&str]) -> [KubePicker; 2] {
     flags.extend(more);
     let mut first = KubePicker::with(cluster, "first", &flags, &[("POD_NAME", "first")]);
     first.await_ready().await;
-    let mut second = KubePicker::with(cluster, "second", &flags, &[("POD_NAME", "second")]);
-    second.await_log("it listens", |line| line.contains("\"listening\"")).await;
+    let second = KubePicker::with(cluster, "second", &flags, &[("POD_NAME", "second")]);
+    await_that("the second one listens", || async {
+        crate::support::client::get(second.metrics_port, "/readyz").await.is_ok()
+    })
+    .await;
     [first, second]
 }
 
