@@ -27,7 +27,7 @@ const INTRO: &str = "# Metrics
 - How requests end is `pointsman_requests_ended_total`; the gRPC status of a stream says nothing about it.
 - Where one process serves several pools (`--pool-name` given more than once) every series of a pool has one label more,
   `inference_pool`: the pool's name, with its namespace in front where that is another one than the picker's. Series without
-  it are of the process, or of requests that belong to no pool. With one pool no series has it.
+  it are of the process, or of requests that belong to no pool. With one pool only the reference's family with this label has it.
 - Averages of the pool are over endpoints with a fresh reading only and are absent when there is none, so that lost metrics
   never look like an idle pool. They are renewed every `--refresh-prometheus-metrics-interval`; series of an endpoint that
   left disappear with the next renewal.

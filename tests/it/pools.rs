@@ -313,6 +313,12 @@ async fn every_number_says_whose_it_is() {
     let stray: Vec<_> =
         nobodys.iter().filter(|line| !names.iter().any(|name| line.starts_with(name))).collect();
     assert!(stray.is_empty(), "{stray:#?}");
+    for pool in ["it", "b"] {
+        let labels = [("inference_pool", pool), ("stage", "effective")];
+        assert!(page.sum("llm_d_epp_flow_control_pool_saturation", &labels) < 1.0, "{pool}");
+    }
+    let twice = page.text().lines().find(|line| line.matches("inference_pool=").count() > 1);
+    assert_eq!(twice, None, "a label stands twice");
     let families = page.text().lines().filter(|line| line.starts_with("# TYPE"));
     let mut seen = std::collections::BTreeSet::new();
     for family in families {
@@ -399,7 +405,9 @@ async fn with_one_pool_nothing_names_it() {
     })
     .await;
     let page = page().await.unwrap();
-    assert!(!page.contains("inference_pool="), "{page}");
+    let named = page.lines().filter(|line| line.contains("inference_pool="));
+    let strays: Vec<_> = named.filter(|line| !line.contains("_flow_control_pool_saturation{")).collect();
+    assert!(strays.is_empty(), "the reference has this label nowhere else: {strays:#?}");
     assert!(page.contains("\npointsman_attempts_total 0\n"));
     let state = client::get(port, "/debug/state").await.unwrap().json();
     assert_eq!((&state["pool"]["name"], &state["pool"]["namespace"]), (&"only".into(), &"ns".into()));
