@@ -160,6 +160,7 @@ fn request(now: Moment) -> InferenceRequest {
         priority: 0,
         fairness_id: "default-flow".into(),
         body_bytes: 0,
+        wishes: Default::default(),
     }
 }
 

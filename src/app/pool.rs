@@ -129,6 +129,7 @@ impl Pool {
             trusted: common.options.trusted_headers,
             subset_filter: !common.options.disable_subset_filter,
             emit_scores: common.options.emit_endpoint_scores,
+            decision_headers: common.options.decision_headers,
             unknown_model: common.options.unknown_model,
             poll_allowance: common.options.poll_interval * 3,
         };

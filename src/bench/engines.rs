@@ -168,7 +168,7 @@ mod tests {
     async fn the_endpoints_file_is_what_file_discovery_reads() {
         let (engines, _control, folder) = start(3).await;
         let text = std::fs::read(folder.path().join("endpoints.yaml")).unwrap();
-        let parsed = crate::discovery::file::parse(&text).unwrap();
+        let parsed = crate::discovery::file::parse(&text, &Default::default()).unwrap();
         assert_eq!((parsed.entries.len(), parsed.faults.len()), (engines.len(), 0));
     }
 }

@@ -25,6 +25,8 @@ pub struct EppOptions {
     pub disable_subset_filter: bool,
     /// Tell the scores in the reply's metadata.
     pub emit_endpoint_scores: bool,
+    /// Tell the decision in headers of every response.
+    pub decision_headers: bool,
     /// What happens to a model that no endpoint lists.
     pub unknown_model: UnknownModel,
     /// Control headers that are taken from clients.

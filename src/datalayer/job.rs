@@ -104,8 +104,8 @@ pub(super) fn compile(bindings: &[SourceBinding], options: &Options) -> Result<V
             let source = &binding.name;
             tracing::warn!(%source, "data source has no extractor: its pages are not fetched");
         }
-        // Topology is read from labels, whatever source it is bound to.
-        for extractor in binding.extractors.iter().filter(|e| **e != ExtractorSpec::Topology) {
+        // What reads no page needs no job, whatever source it is bound to.
+        for extractor in binding.extractors.iter().filter(|e| **e != ExtractorSpec::Pageless) {
             let work = work(binding, extractor, options)?;
             let twice = jobs.iter().find(|j| j.work.extractor_type() == work.extractor_type());
             if let Some(first) = twice {

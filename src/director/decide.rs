@@ -1,5 +1,6 @@
 //! The path of one request, on one screen.
 
+use super::answers::Answers;
 use super::candidates::{gather, nobody_serves};
 use super::decisions::{Asked, Made, Recorded, Verdict};
 use super::identify::{DEFAULT_FAIRNESS_ID, Identified, identify};
@@ -55,8 +56,30 @@ impl Director {
         self.plan.store(Arc::new(plan));
     }
 
-    /// Chooses where a request goes.
-    pub fn decide(&self, mut envelope: Envelope) -> Result<Route, RouteError> {
+    /// Chooses where a request goes, at once.
+    pub fn decide(&self, envelope: Envelope) -> Result<Route, RouteError> {
+        let begun = self.begin(envelope)?;
+        self.complete(begun)
+    }
+
+    /// Chooses where a request goes after the plugins that hold requests back have let it go, or its time is over.
+    async fn decide_held(&self, envelope: Envelope) -> Result<Route, RouteError> {
+        let mut begun = self.begin(envelope)?;
+        let request = &mut begun.identified.request;
+        if let Some(held) = begun.plan.holds.iter().find_map(|(_, hold)| hold.enter(request)) {
+            request.wishes.ticket = Some(held.ticket);
+            match request.wishes.deadline.map(|d| d.since(self.services.clock.now())) {
+                None => held.wait.await,
+                // When the time is over, the decision says so.
+                Some(left) => tokio::time::timeout(left, held.wait).await.unwrap_or_default(),
+            }
+            begun.pool = self.services.pool.load();
+        }
+        self.complete(begun)
+    }
+
+    /// Who asks, for what, under which plan.
+    fn begin(&self, mut envelope: Envelope) -> Result<Begun, RouteError> {
         let plan = self.plan.load_full();
         let pool = self.services.pool.load();
         let mut rng = self.services.rng();
@@ -65,17 +88,22 @@ impl Director {
         } else {
             SubsetHint::Absent
         };
-        let began = self.services.clock.now();
         let has_body = !matches!(envelope.body, BodyView::Absent);
         self.services.requests.attempt();
         let mut span = self.services.tracing.start_request(&envelope.headers);
-        let identified = identify(envelope, &pool, &plan.fairness, self.options.trusted, &mut rng)
-            .inspect_err(|e| {
+        let identified =
+            identify(envelope, &pool, &plan.fairness, &self.options, &mut rng).inspect_err(|e| {
                 span.failed(e.code());
                 self.services.requests.refused("", "", DEFAULT_FAIRNESS_ID, 0, e.code());
             })?;
+        Ok(Begun { plan, pool, rng, subset, has_body, span, identified })
+    }
+
+    fn complete(&self, begun: Begun) -> Result<Route, RouteError> {
+        let Begun { plan, pool, mut rng, subset, has_body, mut span, identified } = begun;
         let mut orchestration = span.orchestration();
         orchestration.decided(&identified.request.target_model, identified.request.priority);
+        let began = self.services.clock.now();
         let chosen = self.choose(&plan, pool, &subset, &identified.request, &mut rng).inspect_err(|e| {
             orchestration.failed(e.code());
             span.failed(e.code());
@@ -98,7 +126,7 @@ impl Director {
         rng: &mut fastrand::Rng,
     ) -> Result<Choice, RouteError> {
         self.admit(plan, &pool, request, rng)?;
-        let now = self.services.clock.now();
+        let now = self.in_time(request)?;
         let mut sets = gather(&pool, subset, &self.services.health, now)
             .inspect_err(|_e| self.services.requests.considered(0, 0, 0, DecisionResult::NoPods))?;
         let mut refused = None;
@@ -114,6 +142,7 @@ impl Director {
                     let rest = sets.next().filter(|_| probe).map(|set| sets.rows(set));
                     let spare =
                         rest.map(|rows| self.spare(plan, &pool, rows, request, rng)).unwrap_or_default();
+                    self.in_time(request)?;
                     return Ok(Choice { candidates, outcome, spare });
                 }
                 Err(problem @ ScheduleError::Filtered { .. }) => refused = Some(problem.into()),
@@ -121,6 +150,15 @@ impl Director {
             }
         }
         Err(refused.unwrap_or_else(|| RouteError::Internal("no set of endpoints was tried".to_owned())))
+    }
+
+    /// Now, unless the request's time is over.
+    fn in_time(&self, request: &InferenceRequest) -> Result<Moment, RouteError> {
+        let now = self.services.clock.now();
+        match request.wishes.deadline {
+            Some(deadline) if now >= deadline => Err(RouteError::DeadlineOver),
+            _ => Ok(now),
+        }
     }
 
     /// Where a probe may fall back to, when the configuration asks for fallbacks at all: to where the request would
@@ -201,7 +239,7 @@ impl Director {
 
     fn record_schedule(
         &self,
-        began: crate::clock::Moment,
+        began: Moment,
         candidates: &Candidates,
         outcome: Option<&SchedulingOutcome>,
         request: &InferenceRequest,
@@ -285,6 +323,7 @@ impl Director {
             series.routed(request.body_bytes);
         }
         let scores = self.options.emit_scores.then(|| scores(&candidates, &outcome)).flatten();
+        let answers = Answers::of(&plan, &request, &candidates, outcome.primary.first(), passage.took);
         let mut chosen = chosen.into_iter();
         let primary =
             chosen.next().unwrap_or_else(|| Arc::clone(candidates.endpoint(outcome.primary.first())));
@@ -302,6 +341,7 @@ impl Director {
             edits,
             id_is_new,
             scores,
+            answers,
             reservations,
             record,
             span: passage.span,
@@ -311,6 +351,17 @@ impl Director {
             response: Default::default(),
         }
     }
+}
+
+/// A request whose decision has begun.
+struct Begun {
+    plan: Arc<Plan>,
+    pool: Arc<PoolSnapshot>,
+    rng: fastrand::Rng,
+    subset: SubsetHint,
+    has_body: bool,
+    span: RequestSpan,
+    identified: Identified,
 }
 
 /// What was chosen for a request.
@@ -339,7 +390,10 @@ impl Router for Director {
     }
 
     async fn route(&self, envelope: Envelope) -> Result<Route, RouteError> {
-        self.decide(envelope)
+        if self.plan.load().holds.is_empty() {
+            return self.decide(envelope);
+        }
+        Box::pin(self.decide_held(envelope)).await
     }
 
     fn refused(&self, _headers: &Headers, error: &RouteError) {

@@ -96,6 +96,9 @@ pub enum RouteError {
         /// Instance name of the admitter.
         admitter: Arc<str>,
     },
+    /// The time that the client gave was over before an endpoint was chosen.
+    #[error("no endpoint was chosen within the request's x-request-timeout: retry later, or allow more time")]
+    DeadlineOver,
     /// Scheduling found nothing.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
@@ -115,9 +118,10 @@ impl RouteError {
             Self::ModelNotServed(_) | Self::UnknownPool | Self::NoPool => ErrorClass::NotFound,
             Self::BodyTooLarge { .. } => ErrorClass::TooLarge,
             Self::BodyIdle { .. } => ErrorClass::Timeout,
-            Self::Shed | Self::Declined { .. } | Self::Schedule(ScheduleError::Filtered { .. }) => {
-                ErrorClass::Saturated
-            }
+            Self::Shed
+            | Self::Declined { .. }
+            | Self::DeadlineOver
+            | Self::Schedule(ScheduleError::Filtered { .. }) => ErrorClass::Saturated,
             Self::BufferFull { .. }
             | Self::NoEndpoints { .. }
             | Self::SubsetEmpty { .. }
@@ -135,6 +139,7 @@ impl RouteError {
             | Self::Schedule(ScheduleError::Filtered { .. })
             | Self::BufferFull { .. } => Some("rejected-saturated"),
             Self::NoEndpoints { .. } | Self::SubsetEmpty { .. } => Some("rejected-no-endpoints"),
+            Self::DeadlineOver => Some("rejected-ttl-expired"),
             Self::Draining => Some("rejected-shutting-down"),
             _ => None,
         }

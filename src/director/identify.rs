@@ -1,9 +1,12 @@
 //! From what the proxy showed to a request with an identity: id, target model, priority, fairness.
 
-use super::{BodyView, Envelope, RouteError};
+use super::{BodyView, Envelope, Options, RouteError};
+use crate::clock::Moment;
 use crate::plugin::FairnessSource;
 use crate::pool::{PoolSnapshot, RewriteRule};
-use crate::request::{Api, InferenceRequest, Parsed, TrustedHeaders, names};
+use crate::request::{
+    Api, CachePolicy, InferenceRequest, Parsed, TrustedHeaders, Wishes, names, read_priority, read_timeout,
+};
 use std::sync::Arc;
 
 /// Fairness id of requests that name none.
@@ -43,9 +46,10 @@ pub(super) fn identify(
     envelope: Envelope,
     pool: &PoolSnapshot,
     fairness: &[FairnessPlugin],
-    trusted: TrustedHeaders,
+    options: &Options,
     rng: &mut fastrand::Rng,
 ) -> Result<Identified, RouteError> {
+    let (trusted, told) = (options.trusted, options.decision_headers);
     let Envelope { received, mut headers, body, body_bytes, .. } = envelope;
     trusted.strip(&mut headers);
     let (parsed, must_name_model) = match body {
@@ -65,21 +69,47 @@ pub(super) fn identify(
         None => (Arc::from(new_id(rng)), true),
     };
     let priority = priority(&parsed, &headers, pool, trusted);
+    let wishes = wishes(&headers, received, told);
     let from_plugins = || fairness.iter().find_map(|(_, source)| source.fairness_id(&headers));
     let named = headers.first_of(&names::FAIRNESS).or_else(from_plugins);
     let fairness_id = Arc::from(named.map_or(DEFAULT_FAIRNESS_ID, bounded));
-    let request =
-        InferenceRequest { id, received, headers, parsed, target_model, priority, fairness_id, body_bytes };
+    let request = InferenceRequest {
+        id,
+        received,
+        headers,
+        parsed,
+        target_model,
+        priority,
+        fairness_id,
+        body_bytes,
+        wishes,
+    };
     Ok(Identified { request, rewritten_by, id_is_new })
 }
 
-/// Priority of the objective that the request names, else what the operator gave to the model it asks for.
+/// What the request asks of the picker; `told` when every answer is to tell the decision.
+fn wishes(headers: &crate::request::Headers, received: Moment, told: bool) -> Wishes {
+    let one = |name| headers.first_of(&[name]);
+    let told = told || one(names::DECISION_HEADERS).is_some_and(|v| v.eq_ignore_ascii_case("true"));
+    Wishes {
+        cache: one(names::CACHE_POLICY).map(CachePolicy::read).unwrap_or_default(),
+        deadline: one(names::REQUEST_TIMEOUT).and_then(read_timeout).map(|timeout| received.plus(timeout)),
+        ticket: None,
+        stages: told.then(Arc::default),
+    }
+}
+
+/// The priority that a trusted header states, else that of the objective that the request names, else what the operator gave to the model it asks for.
 fn priority(
     parsed: &Parsed,
     headers: &crate::request::Headers,
     pool: &PoolSnapshot,
     trusted: TrustedHeaders,
 ) -> i32 {
+    // What is not trusted was taken out before.
+    if let Some(stated) = headers.first_of(&[names::PRIORITY]).and_then(read_priority) {
+        return stated;
+    }
     let named = headers.first_of(&names::OBJECTIVE).and_then(|name| pool.objectives.get(name)).copied();
     let of_model = parsed.model.as_ref().and_then(|model| pool.model_priorities.get(model)).copied();
     let usual = of_model.unwrap_or(0);
@@ -146,8 +176,7 @@ fn new_id(rng: &mut fastrand::Rng) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Moment;
-    use crate::director::SubsetHint;
+    use crate::director::{SubsetHint, UnknownModel};
     use crate::request::Headers;
     use bytes::Bytes;
 
@@ -169,12 +198,23 @@ mod tests {
         }
     }
 
+    fn options(trusted: TrustedHeaders) -> Options {
+        Options {
+            trusted,
+            subset_filter: true,
+            emit_scores: false,
+            decision_headers: false,
+            unknown_model: UnknownModel::Pass,
+            poll_allowance: std::time::Duration::ZERO,
+        }
+    }
+
     fn run(
         envelope: Envelope,
         pool: &PoolSnapshot,
         trusted: TrustedHeaders,
     ) -> Result<Identified, RouteError> {
-        identify(envelope, pool, &[], trusted, &mut fastrand::Rng::with_seed(1))
+        identify(envelope, pool, &[], &options(trusted), &mut fastrand::Rng::with_seed(1))
     }
 
     fn pool() -> PoolSnapshot {
@@ -201,6 +241,34 @@ mod tests {
         assert_eq!(priority("batch", none), -5);
         assert_eq!(priority("high", TrustedHeaders::ALL), 10);
         assert_eq!(priority("unknown", TrustedHeaders::ALL), 0);
+    }
+
+    #[test]
+    fn a_stated_priority_counts_only_when_it_is_trusted() {
+        let priority = |value, trusted| {
+            let e = envelope(BodyView::Absent, &[(names::PRIORITY, value), (names::OBJECTIVE[0], "batch")]);
+            run(e, &pool(), trusted).unwrap().request.priority
+        };
+        assert_eq!(priority("high", TrustedHeaders::default()), -5);
+        assert_eq!(
+            ["high", "low", "7", "what"].map(|v| priority(v, TrustedHeaders::ALL)),
+            [100, -100, 7, -5]
+        );
+    }
+
+    #[test]
+    fn wishes_are_read_from_anybody_and_the_decision_is_told_to_the_trusted() {
+        let headers = [
+            (names::CACHE_POLICY, "ignore"),
+            (names::REQUEST_TIMEOUT, "2s"),
+            (names::DECISION_HEADERS, "true"),
+        ];
+        let wishes =
+            |trusted| run(envelope(BodyView::Absent, &headers), &pool(), trusted).unwrap().request.wishes;
+        let (stranger, trusted) = (wishes(TrustedHeaders::default()), wishes(TrustedHeaders::ALL));
+        assert_eq!(stranger.cache, CachePolicy::Ignore);
+        assert_eq!(stranger.deadline, Some(Moment::from_nanos(2_000_000_001)));
+        assert!(stranger.stages.is_none() && trusted.stages.is_some());
     }
 
     #[test]
@@ -275,7 +343,7 @@ mod tests {
         let id = |headers: &[(&str, &str)], trusted| {
             let e = envelope(BodyView::Absent, headers);
             let mut rng = fastrand::Rng::with_seed(1);
-            let done = identify(e, &PoolSnapshot::unknown(), &plugins, trusted, &mut rng).unwrap();
+            let done = identify(e, &PoolSnapshot::unknown(), &plugins, &options(trusted), &mut rng).unwrap();
             done.request.fairness_id.to_string()
         };
         let both = [("session-id", "s"), (names::FAIRNESS[0], "tenant")];

@@ -1,6 +1,7 @@
 //! What happens to one request, from what the proxy said of it to the route it takes.
 
 mod admitter;
+mod answers;
 mod candidates;
 mod decide;
 pub mod decisions;

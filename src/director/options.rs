@@ -31,6 +31,8 @@ pub struct Options {
     pub subset_filter: bool,
     /// Whether weighted sums of all rated endpoints are handed to the proxy.
     pub emit_scores: bool,
+    /// Whether every response tells the decision in headers.
+    pub decision_headers: bool,
     /// What happens to requests for unknown models.
     pub unknown_model: UnknownModel,
     /// Three poll periods: numbers younger than this are as fresh as the poller makes them.

@@ -1,8 +1,8 @@
 //! Everything of one configuration that a request meets, built whole and swapped whole.
 
 use crate::plugin::{
-    Admitter, CostModel, DataProducer, FairnessSource, PreRequest, PrefixMatches, ResponseHook,
-    ResponseReader, SaturationDetector,
+    Admitter, AttributeReporter, CostModel, DataProducer, FairnessSource, Hold, PreRequest, PrefixMatches,
+    ResponseHook, ResponseReader, SaturationDetector,
 };
 use crate::pool::{AttributeId, Columns};
 use crate::request::parser::ParserSet;
@@ -27,10 +27,14 @@ pub struct Plan {
     pub pre_request: Vec<(Arc<str>, Arc<dyn PreRequest>)>,
     /// Hooks on the response, in order of the configuration.
     pub response: Vec<(Arc<str>, Arc<dyn ResponseHook>)>,
+    /// What holds requests back before they are decided, in order of the configuration.
+    pub holds: Vec<(Arc<str>, Arc<dyn Hold>)>,
     /// Admitters, in order of the configuration.
     pub admitters: Vec<(Arc<str>, Arc<dyn Admitter>)>,
     /// Whose share of the pool a request uses when no header says it; the first that knows counts.
     pub fairness: Vec<(Arc<str>, Arc<dyn FairnessSource>)>,
+    /// Numbers that the proxy learns when a response ends.
+    pub reporters: Vec<(Arc<str>, Arc<dyn AttributeReporter>)>,
     /// Says how full the pool is.
     pub saturation: Arc<dyn SaturationDetector>,
     /// Request parsers in order of precedence; a fallback is the last.

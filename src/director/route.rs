@@ -1,10 +1,11 @@
 //! A request that was routed: where it goes, what is changed on the way, and what happens until it has ended.
 
+use super::answers::Answers;
 use super::decisions::Recorded;
 use super::{Plan, RoutedRequest, Services};
 use crate::clock::Moment;
 use crate::endpoint::{Endpoint, HostPort, Reservation};
-use crate::plugin::{HeaderEdits, ResponseView};
+use crate::plugin::{HeaderEdits, ReportedAttribute, ResponseView};
 use crate::request::{Api, Ending, Headers, InferenceRequest, Usage};
 use crate::telemetry::traces::RequestSpan;
 use crate::telemetry::{Finished, RequestSeries, RunningGuard};
@@ -33,6 +34,8 @@ pub struct Route {
     pub(super) edits: HeaderEdits,
     pub(super) id_is_new: bool,
     pub(super) scores: Option<Vec<(Arc<str>, f64)>>,
+    /// What the response tells of the decision.
+    pub(super) answers: Option<Answers>,
     /// The primary one first; empty once the request has ended.
     pub(super) reservations: Vec<Reservation>,
     pub(super) series: Arc<RequestSeries>,
@@ -204,6 +207,9 @@ impl RoutedRequest for Route {
         for (_, hook) in &self.plan.response {
             hook.on_headers(&self.view(&serving), &mut edits);
         }
+        if let Some(answers) = &self.answers {
+            answers.write(&self.request.id, &mut edits);
+        }
         edits
     }
 
@@ -226,6 +232,10 @@ impl RoutedRequest for Route {
             self.series.inter_token(now.since(last));
         }
         self.response.last_chunk = Some(now);
+    }
+
+    fn attributes(&self, usage: Usage) -> Vec<ReportedAttribute> {
+        self.plan.reporters.iter().filter_map(|(_, reporter)| reporter.report(&usage)).collect()
     }
 
     fn restore_model(&self) -> Option<(&str, &str)> {

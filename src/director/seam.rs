@@ -1,7 +1,7 @@
 //! What the edge needs of the director: the seam that lets each be tested without the other.
 
 use super::{Envelope, RouteError};
-use crate::plugin::{HeaderEdits, ResponseReader};
+use crate::plugin::{HeaderEdits, ReportedAttribute, ResponseReader};
 use crate::request::parser::Intake;
 use crate::request::{Api, Ending, Headers, ParseError, Usage};
 use bytes::Bytes;
@@ -58,6 +58,10 @@ pub trait RoutedRequest: Send + 'static {
     fn on_response_unseen(&mut self) {}
     /// A piece of the response body came. `usage` is what was reported up to now.
     fn on_response_chunk(&mut self, bytes: usize, usage: Usage);
+    /// What the proxy is to learn of a response that ends with these counts.
+    fn attributes(&self, _usage: Usage) -> Vec<ReportedAttribute> {
+        Vec::new()
+    }
     /// The target model in the answer and the name to restore, when they differ.
     fn restore_model(&self) -> Option<(&str, &str)>;
     /// The request ended.

@@ -25,6 +25,7 @@ fn options() -> Options {
         trusted: TrustedHeaders::default(),
         subset_filter: true,
         emit_scores: false,
+        decision_headers: false,
         unknown_model: UnknownModel::Pass,
         poll_allowance: Duration::from_millis(150),
     }
@@ -81,6 +82,8 @@ fn plan(targets: usize, only_a: bool, state: &StateStore, clock: &Clock) -> Plan
         response: vec![],
         admitters: vec![],
         fairness: vec![],
+        holds: vec![],
+        reporters: vec![],
         saturation: build("utilization-detector", none, state, clock).saturation.unwrap(),
         parsers: ParserSet::default(),
         prefix: None,
@@ -366,4 +369,64 @@ fn a_decision_can_be_explained_afterwards() {
     let shown = decisions.explain("r-2").unwrap();
     assert!(shown.refusal.unwrap().contains("only-a"), "the filter that left nobody is named");
     assert_eq!(decisions.made(), 2);
+}
+
+#[test]
+fn a_request_whose_time_is_over_is_refused() {
+    let bench = Bench::new();
+    let ask =
+        |timeout| bench.director.decide(envelope(SubsetHint::Absent, &[(names::REQUEST_TIMEOUT, timeout)]));
+    assert!(ask("1h").is_ok());
+    bench.clock.advance(Duration::from_secs(10));
+    let refused = ask("2s").unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.dropped_reason()),
+        ("ResourceExhausted", Some("rejected-ttl-expired"))
+    );
+    assert_eq!(bench.in_flight(), 0);
+}
+
+#[test]
+fn a_response_tells_the_decision_where_it_is_asked_for() {
+    let told = |headers: &[(&str, &str)], options| {
+        let bench = bench_with(1, options);
+        let mut route = bench.director.decide(envelope(SubsetHint::Absent, headers)).unwrap();
+        let edits = route.on_response_headers(Some(200), None, &Headers::default());
+        edits.set.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>()
+    };
+    let asked = [(names::DECISION_HEADERS, "true"), (names::REQUEST_ID, "r-1")];
+    let all = [
+        names::REQUEST_ID,
+        names::SELECTED_POD,
+        names::SCHEDULING_TIME_MS,
+        names::FILTER_TIME_MS,
+        names::SCORER_TIME_MS,
+    ];
+    assert_eq!(told(&asked, Options { trusted: TrustedHeaders::ALL, ..options() }), all);
+    assert_eq!(told(&[], Options { decision_headers: true, ..options() }), all);
+    assert!(told(&asked, options()).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_held_is_decided_when_its_window_closes_or_its_time_is_over() {
+    let bench = Bench::new();
+    let (state, clock) = (StateStore::default(), Clock::manual());
+    let mut plan = plan(1, false, &state, &clock);
+    let roles = build("burst-prefix-cache-producer", serde_json::Value::Null, &state, &clock);
+    plan.holds = vec![("burst".into(), roles.hold.unwrap())];
+    plan.producers = vec![("burst".into(), roles.producer.unwrap())];
+    bench.director.swap_plan(plan);
+    let ask = |headers: &[(&str, &str)]| {
+        let mut envelope = envelope(SubsetHint::Absent, headers);
+        if let BodyView::Whole(parsed) = &mut envelope.body {
+            parsed.prompt = crate::request::Prompt::Tokens(vec![vec![1; 64]]);
+        }
+        bench.director.route(envelope)
+    };
+    let began = tokio::time::Instant::now();
+    assert!(ask(&[]).await.is_ok());
+    assert_eq!(began.elapsed(), Duration::from_millis(100));
+    let began = tokio::time::Instant::now();
+    drop(ask(&[(names::REQUEST_TIMEOUT, "20ms")]).await);
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
 }

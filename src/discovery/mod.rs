@@ -26,7 +26,9 @@ impl Discovery {
     /// The discovery that `spec` describes, for the pool `pool`.
     pub fn new(spec: &DiscoverySpec, pool: PoolSpec) -> Self {
         match spec {
-            DiscoverySpec::File { path, watch } => Self::File(FileDiscovery::new(path.clone(), *watch, pool)),
+            DiscoverySpec::File { path, watch, policies } => {
+                Self::File(FileDiscovery::new(path.clone(), *watch, pool, policies.clone()))
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the proxy's metadata says: which endpoints are allowed, and which one served.
 
 use crate::director::SubsetHint;
+use crate::plugin::ReportedAttribute;
 use crate::proto::metadata::{Kind, Metadata, Struct};
 use crate::request::names;
 use bytes::Bytes;
@@ -57,6 +58,23 @@ pub fn destination(destination: &Bytes, scores: Option<&[(Arc<str>, f64)]>) -> S
     let mut metadata = Struct::default();
     metadata.push(names::LB_NAMESPACE, Kind::Struct(fields));
     metadata
+}
+
+/// The metadata that goes with the end of a response; `None` when nothing is reported.
+pub fn reported(attributes: &[ReportedAttribute]) -> Option<Struct> {
+    let mut metadata = Struct::default();
+    for (i, first) in attributes.iter().enumerate() {
+        if attributes[..i].iter().any(|a| a.namespace == first.namespace) {
+            continue;
+        }
+        let mut fields = Struct::default();
+        for attribute in attributes[i..].iter().filter(|a| a.namespace == first.namespace) {
+            let name = Bytes::copy_from_slice(attribute.name.as_bytes());
+            fields.push(name, Kind::Number(attribute.value));
+        }
+        metadata.push(Bytes::copy_from_slice(first.namespace.as_bytes()), Kind::Struct(fields));
+    }
+    (!attributes.is_empty()).then_some(metadata)
 }
 
 #[cfg(test)]

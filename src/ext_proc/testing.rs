@@ -5,7 +5,7 @@ use super::exchange::{Exchange, Limits, OutOfOrder, Step};
 use super::meters::Meters;
 use crate::clock::Moment;
 use crate::director::{BodyView, Envelope, RouteError, RoutedRequest, Router, SubsetHint};
-use crate::plugin::HeaderEdits;
+use crate::plugin::{HeaderEdits, ReportedAttribute};
 use crate::proto::ext_proc::*;
 use crate::proto::metadata::Metadata;
 use crate::request::{Api, Ending, Headers, Intake, ParseError, ParserSet, Usage};
@@ -34,6 +34,8 @@ pub(crate) struct Log {
 /// What every request is told.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Script {
+    /// Report a number when the response ends.
+    pub(crate) reports: bool,
     pub(crate) rewrite: Option<(Range<usize>, Bytes)>,
     pub(crate) restore: Option<(String, String)>,
     pub(crate) edits: HeaderEdits,
@@ -144,6 +146,10 @@ impl RoutedRequest for FakeRoute {
     }
     fn on_response_chunk(&mut self, bytes: usize, _usage: Usage) {
         self.log.lock().response_bytes += bytes;
+    }
+    fn attributes(&self, _usage: Usage) -> Vec<ReportedAttribute> {
+        let attribute = ReportedAttribute { namespace: "n".into(), name: "a".into(), value: 15.0 };
+        self.script.reports.then_some(attribute).into_iter().collect()
     }
     fn restore_model(&self) -> Option<(&str, &str)> {
         self.script.restore.as_ref().map(|(target, incoming)| (target.as_str(), incoming.as_str()))

@@ -1,6 +1,7 @@
 //! Data that plugins declare rather than do, and attributes that one plugin writes and another reads.
 
-use crate::pool::Position;
+use crate::pool::{Position, RewriteRule};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,8 +48,8 @@ pub enum ExtractorSpec {
     },
     /// `models-data-extractor`
     Models,
-    /// `topology-extractor`: reads labels and no page.
-    Topology,
+    /// Reads no page: a plugin that sees what it needs otherwise and may be bound to any source.
+    Pageless,
 }
 
 /// Which metrics of an engine mean what. Each is a spec of the form `name` or `name{label=value,…}`; `None` is off.
@@ -74,6 +75,15 @@ pub struct EngineSpec {
     pub custom: Vec<(String, String)>,
 }
 
+/// Objectives and rewrite rules that no Kubernetes tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policies {
+    /// Priorities by the objective's name.
+    pub objectives: BTreeMap<Arc<str>, i32>,
+    /// Rewrite rules in order of precedence.
+    pub rewrites: Vec<RewriteRule>,
+}
+
 /// A discovery with its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiscoverySpec {
@@ -83,6 +93,8 @@ pub enum DiscoverySpec {
         path: PathBuf,
         /// Whether changes are followed.
         watch: bool,
+        /// Objectives and rewrite rules, unless the file has its own.
+        policies: Policies,
     },
 }
 

@@ -17,13 +17,14 @@ pub use build::{
     AttributeNeed, AttributeTable, BuildContext, BuildError, PluginType, Registry, ResponseReader, Stability,
 };
 pub use data::{
-    DiscoverySpec, EncoderMatches, EngineSpec, ExtractorSpec, HttpSource, PrefixMatches, SessionKey,
-    SourceSpec, TokenCosts, TopologyLabels,
+    DiscoverySpec, EncoderMatches, EngineSpec, ExtractorSpec, HttpSource, Policies, PrefixMatches,
+    SessionKey, SourceSpec, TokenCosts, TopologyLabels,
 };
 pub use known::{KNOWN, Known, Part};
 pub use request_control::{
-    AdmissionView, Admitter, CostModel, DataProducer, Departure, FairnessSource, HeaderEdits, PreRequest,
-    ProduceError, ResponseHook, ResponseView, SaturationDetector, Verdict,
+    AdmissionView, Admitter, AttributeReporter, CostModel, DataProducer, Departure, FairnessSource,
+    HeaderEdits, Held, Hold, PreRequest, ProduceError, ReportedAttribute, ResponseHook, ResponseView,
+    SaturationDetector, Verdict,
 };
 pub use scheduling::{
     Cut, Cycle, Decision, Filter, Picker, ProfileHandler, ProfileRun, ProfileRuns, Ranked, ScheduleError,
@@ -49,6 +50,8 @@ pub struct Roles {
     pub profile_handler: Option<Arc<dyn ProfileHandler>>,
     /// Writes attributes of candidates before scheduling.
     pub producer: Option<Arc<dyn DataProducer>>,
+    /// Holds requests back for a short while.
+    pub hold: Option<Arc<dyn Hold>>,
     /// Says which requests may go on to scheduling.
     pub admitter: Option<Arc<dyn Admitter>>,
     /// Says whose share of the pool a request uses.
@@ -59,6 +62,8 @@ pub struct Roles {
     pub pre_request: Option<Arc<dyn PreRequest>>,
     /// Looks at the response.
     pub response: Option<Arc<dyn ResponseHook>>,
+    /// Works out a number that the proxy learns when a response ends.
+    pub reporter: Option<Arc<dyn AttributeReporter>>,
     /// Says how full the pool is.
     pub saturation: Option<Arc<dyn SaturationDetector>>,
     /// A request parser.

@@ -4,8 +4,10 @@ use super::SchedulingOutcome;
 use crate::clock::Moment;
 use crate::endpoint::{Cost, Endpoint, ReservationRole};
 use crate::pool::{Candidates, PoolSnapshot, Position};
-use crate::request::{Ending, Headers, InferenceRequest, Usage};
+use crate::request::{Ending, Headers, InferenceRequest, Ticket, Usage};
 use bytes::Bytes;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,4 +130,35 @@ pub trait Admitter: Send + Sync {
 pub trait FairnessSource: Send + Sync {
     /// The fairness id.
     fn fairness_id<'a>(&self, headers: &'a Headers) -> Option<&'a str>;
+}
+
+/// A number for the proxy's dynamic metadata.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReportedAttribute {
+    /// Namespace of the metadata.
+    pub namespace: Arc<str>,
+    /// Its field.
+    pub name: Arc<str>,
+    /// The number, finite.
+    pub value: f64,
+}
+
+/// Works out a number that the proxy learns when a response ends.
+pub trait AttributeReporter: Send + Sync {
+    /// The number for these counts, when there is one.
+    fn report(&self, usage: &Usage) -> Option<ReportedAttribute>;
+}
+
+/// A request that is held back.
+pub struct Held {
+    /// For the plugin itself: its producer finds it in [`crate::request::Wishes::ticket`].
+    pub ticket: Ticket,
+    /// Ends when the request may go on.
+    pub wait: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Holds requests back for a short while, so that those that come together are decided together.
+pub trait Hold: Send + Sync {
+    /// Takes a request in; `None` when it need not wait. The wait is bounded by the plugin.
+    fn enter(&self, request: &InferenceRequest) -> Option<Held>;
 }

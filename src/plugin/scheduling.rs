@@ -2,7 +2,7 @@
 
 use super::{BuildError, Scores};
 use crate::pool::{Candidates, Position};
-use crate::request::InferenceRequest;
+use crate::request::{CachePolicy, InferenceRequest};
 use crate::reuse::{Reusable, Reused, Shelf};
 use std::sync::Arc;
 use std::thread::LocalKey;
@@ -103,6 +103,25 @@ pub struct WeightedScorer {
     pub weight: f64,
     /// The scorer.
     pub scorer: Arc<dyn Scorer>,
+}
+
+impl WeightedScorer {
+    /// Whether it rates what endpoints hold of the prompt.
+    fn is_prefix(&self) -> bool {
+        matches!(self.plugin_type, "prefix-cache-scorer" | "precise-prefix-cache-scorer")
+    }
+
+    /// The weight of this scorer, one of `all` of a profile, for a request that wants `policy`. To prefer hits is to
+    /// add to a prefix scorer what all others weigh together.
+    pub fn weight_for(&self, policy: CachePolicy, all: &[Self]) -> f64 {
+        match policy {
+            CachePolicy::Ignore if self.is_prefix() => 0.0,
+            CachePolicy::PreferHit if self.is_prefix() => {
+                self.weight.abs() + all.iter().filter(|s| !s.is_prefix()).map(|s| s.weight.abs()).sum::<f64>()
+            }
+            _ => self.weight,
+        }
+    }
 }
 
 /// A non-empty list of positions with their weighted sums, as a picker sees it.
@@ -241,18 +260,20 @@ impl Decision {
     /// weights.
     pub fn rate(&mut self, cycle: &Cycle<'_>, scorers: &[WeightedScorer]) {
         self.totals.resize(self.shortlist.len(), 0.0);
-        scorers.iter().for_each(|weighted| self.add(cycle, weighted));
+        for weighted in scorers {
+            self.add(cycle, weighted, weighted.weight_for(cycle.request.wishes.cache, scorers));
+        }
     }
 
-    fn add(&mut self, cycle: &Cycle<'_>, weighted: &WeightedScorer) {
+    fn add(&mut self, cycle: &Cycle<'_>, weighted: &WeightedScorer, weight: f64) {
         let (from, n) = (self.scores.len(), self.shortlist.len());
         self.scores.resize(from + n, 0.0);
         let said = &mut self.scores[from..];
         weighted.scorer.score(cycle, &self.shortlist, &mut Scores::over(said));
         for (total, score) in self.totals.iter_mut().zip(said) {
-            *total += *score * weighted.weight;
+            *total += *score * weight;
         }
-        self.scorers.push(ScorerRun { scorer: Arc::clone(&weighted.name), weight: weighted.weight });
+        self.scorers.push(ScorerRun { scorer: Arc::clone(&weighted.name), weight });
     }
 
     /// What the `scorer`-th of the scorers said before weighing, aligned with the shortlist; empty when there are fewer.

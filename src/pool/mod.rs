@@ -28,7 +28,7 @@ pub struct PoolSpec {
 }
 
 /// One rule of a model rewrite.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RewriteRule {
     /// Name of the object the rule stands in.
     pub object: Arc<str>,

@@ -128,6 +128,7 @@ impl World {
             trusted: TrustedHeaders::default(),
             subset_filter: false,
             emit_scores: false,
+            decision_headers: false,
             unknown_model: UnknownModel::Pass,
             poll_allowance: settings.scrape_interval * 3,
         };

@@ -19,7 +19,28 @@ pub mod names {
     /// Fairness id.
     pub const FAIRNESS: [&str; 2] = ["x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id"];
     /// Target model.
-    pub const MODEL_REWRITE: [&str; 2] = ["x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite"];
+    pub const MODEL_REWRITE: [&str; 3] =
+        ["x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite", "x-model-override"];
+    /// Priority: `high`, `normal`, `low` or a number.
+    pub const PRIORITY: &str = "x-priority";
+    /// How much prefix caches count: `prefer-hit` or `ignore`.
+    pub const CACHE_POLICY: &str = "x-cache-policy";
+    /// How long choosing an endpoint may take.
+    pub const REQUEST_TIMEOUT: &str = "x-request-timeout";
+    /// Asks for the headers that tell the decision.
+    pub const DECISION_HEADERS: &str = "x-decision-headers";
+    /// The endpoint that was chosen, in a response.
+    pub const SELECTED_POD: &str = "x-selected-pod";
+    /// Whether it was believed to hold any of the prompt, in a response.
+    pub const CACHE_HIT: &str = "x-cache-hit";
+    /// Tokens of the prompt that it was believed to hold, in a response.
+    pub const CACHE_PREFIX_LENGTH: &str = "x-cache-prefix-length";
+    /// Milliseconds from the question to the choice, in a response.
+    pub const SCHEDULING_TIME_MS: &str = "x-scheduling-time-ms";
+    /// Milliseconds in filters, in a response.
+    pub const FILTER_TIME_MS: &str = "x-filter-time-ms";
+    /// Milliseconds in scorers, in a response.
+    pub const SCORER_TIME_MS: &str = "x-scorer-time-ms";
     /// Time-to-first-token objective in milliseconds.
     pub const SLO_TTFT: [&str; 2] = ["x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"];
     /// Time-per-output-token objective in milliseconds.

@@ -11,6 +11,7 @@ mod protobuf;
 mod restore;
 mod salt;
 mod usage;
+mod wishes;
 
 pub use body::{Body, Pieces};
 pub use control::{CONTROL_HEADERS, TrustedHeaders};
@@ -21,6 +22,7 @@ pub use prompt::{BASE_BLOCK_BYTES, BYTES_PER_TOKEN, Prompt, Segment, SegmentKind
 pub use restore::ModelRestorer;
 pub use salt::CacheSalt;
 pub use usage::UsageReader;
+pub use wishes::{CachePolicy, Stage, StageTimes, Ticket, Wishes, read_priority, read_timeout};
 
 use crate::clock::Moment;
 use std::ops::Range;
@@ -133,6 +135,8 @@ pub struct InferenceRequest {
     pub fairness_id: Arc<str>,
     /// Size of its body.
     pub body_bytes: usize,
+    /// What it asks of the picker.
+    pub wishes: Wishes,
 }
 
 impl InferenceRequest {

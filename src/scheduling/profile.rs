@@ -4,7 +4,7 @@ use crate::plugin::{
     Cut, Cycle, Decision, Filter, Picker, ProfileRun, ProfileRuns, Ranked, ScheduleError, WeightedScorer,
 };
 use crate::pool::Candidates;
-use crate::request::InferenceRequest;
+use crate::request::{InferenceRequest, Stage};
 use crate::reuse::Reused;
 use std::fmt;
 use std::sync::Arc;
@@ -34,8 +34,8 @@ impl Profile {
         let cycle = Cycle { request, candidates, profile: &self.name, done };
         let mut decision = Reused::<Decision>::take();
         decision.shortlist.reset(candidates);
-        self.filter(&cycle, &mut decision)?;
-        decision.rate(&cycle, &self.scorers);
+        request.wishes.measure(Stage::Filter, || self.filter(&cycle, &mut decision))?;
+        request.wishes.measure(Stage::Score, || decision.rate(&cycle, &self.scorers));
         let ranked = Ranked::new(decision.shortlist.positions(), &decision.totals);
         let ranked = ranked.ok_or_else(|| self.nothing_left("", 0))?;
         let targets = self.picker.pick(&ranked, rng);

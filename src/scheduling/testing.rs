@@ -106,6 +106,7 @@ pub(crate) fn request(model: &str, prompt: Prompt) -> InferenceRequest {
         priority: 0,
         fairness_id: "default-flow".into(),
         body_bytes: 0,
+        wishes: Default::default(),
     }
 }
 

@@ -132,6 +132,18 @@ fn the_default_scheduler_picks_the_endpoint_of_the_catalogue() {
 }
 
 #[test]
+fn a_cache_policy_changes_the_weight_of_prefix_scorers_alone() {
+    use crate::request::CachePolicy;
+    let mut prefix = weighted("queue-scorer", 2.0);
+    prefix.plugin_type = "prefix-cache-scorer";
+    let all = [prefix, weighted("queue-scorer", 3.0), weighted("kv-cache-utilization-scorer", -1.5)];
+    let weights = |policy| all.iter().map(|s| s.weight_for(policy, &all)).collect::<Vec<_>>();
+    assert_eq!(weights(CachePolicy::Configured), [2.0, 3.0, -1.5]);
+    assert_eq!(weights(CachePolicy::Ignore), [0.0, 3.0, -1.5]);
+    assert_eq!(weights(CachePolicy::PreferHit), [6.5, 3.0, -1.5]);
+}
+
+#[test]
 fn no_candidates_and_no_profiles_are_errors() {
     let run = scheduler(Vec::new(), Vec::new()).run(
         &request("m", Prompt::None),
@@ -182,6 +194,7 @@ mod every_scorer {
             "endpoint-attribute-scorer" => {
                 json!({"attributeKey": "a", "algorithm": {"type": "linear_lower_is_better"}})
             }
+            "cel-scorer" => json!({"expression": "1.0"}),
             "header-label-affinity-scorer" => json!({"headerName": "x-session-token", "labelKey": "l"}),
             _ => json!({}),
         }

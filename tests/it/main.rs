@@ -40,3 +40,4 @@ mod secrets;
 mod sim;
 mod spread;
 mod support;
+mod wishes;

@@ -4,8 +4,9 @@ use super::Inputs;
 use crate::config::{Findings, Place, PluginSpec, Reference, hint};
 use crate::datalayer::SourceBinding;
 use crate::plugin::{
-    Admitter, AttributeNeed, AttributeTable, BuildContext, BuildError, DataProducer, ExtractorSpec,
-    FairnessSource, Known, Part, PluginType, PreRequest, ResponseHook, Roles, Stability, timed,
+    Admitter, AttributeNeed, AttributeReporter, AttributeTable, BuildContext, BuildError, DataProducer,
+    ExtractorSpec, FairnessSource, Hold, Known, Part, PluginType, PreRequest, ResponseHook, Roles, Stability,
+    timed,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -309,6 +310,18 @@ impl<'a> Workshop<'a> {
         (admitters.collect(), fairness.collect())
     }
 
+    /// What holds requests back, in order of the configuration.
+    pub fn holds(&self) -> Named<dyn Hold> {
+        let all = self.instances.iter();
+        all.filter_map(|i| Some((Arc::clone(&i.name), i.roles.hold.clone()?))).collect()
+    }
+
+    /// What works out numbers for the proxy, in order of the configuration.
+    pub fn reporters(&self) -> Named<dyn AttributeReporter> {
+        let all = self.instances.iter();
+        all.filter_map(|i| Some((Arc::clone(&i.name), i.roles.reporter.clone()?))).collect()
+    }
+
     /// Tells the plugins that read a metric which no engine of the listed extractors defines.
     pub fn check_scalars(&mut self, sources: &[SourceBinding]) {
         let mut defined: Vec<&str> = Vec::new();
@@ -339,6 +352,7 @@ impl<'a> Workshop<'a> {
             let acts_alone = instance.roles.producer.is_some()
                 || instance.roles.pre_request.is_some()
                 || instance.roles.admitter.is_some()
+                || instance.roles.reporter.is_some()
                 || instance.roles.response.is_some();
             if instance.place.is_some()
                 && instance.sound

@@ -96,6 +96,7 @@ pub fn assemble(loaded: &Loaded, inputs: &Inputs<'_>) -> Result<Assembled, Confi
     workshop.check_scalars(&sources);
     let (pre_request, response) = workshop.hooks();
     let (admitters, fairness) = workshop.gatekeepers();
+    let (reporters, holds) = (workshop.reporters(), workshop.holds());
     let (findings, table) = workshop.into_parts();
     let notices = findings.finish(&loaded.origin)?;
     let missing = |what: &str| ConfigErrors {
@@ -115,6 +116,8 @@ pub fn assemble(loaded: &Loaded, inputs: &Inputs<'_>) -> Result<Assembled, Confi
         response,
         admitters,
         fairness,
+        holds,
+        reporters,
         saturation: saturation.ok_or_else(|| missing("saturation detector"))?,
         parsers: ParserSet::new(&parsers),
         cost,

@@ -123,7 +123,8 @@ const FIXTURES: &[PluginType] = &[
         Ok(Roles { extractor: Some(ExtractorSpec::Models), ..Roles::default() })
     }),
     row("file-discovery", |_| {
-        let spec = DiscoverySpec::File { path: "/configured".into(), watch: false };
+        let spec =
+            DiscoverySpec::File { path: "/configured".into(), watch: false, policies: Default::default() };
         Ok(Roles { discovery: Some(spec), ..Roles::default() })
     }),
     row("chain-producer", chain),
@@ -265,10 +266,14 @@ requestHandler: {parsers: [{pluginRef: o}, {pluginRef: f}]}";
 #[test]
 fn discovery_comes_from_the_document_or_the_flag() {
     let body = "plugins: [{type: file-discovery}]\ndataLayer: {discovery: {pluginRef: file-discovery}}";
-    let configured = DiscoverySpec::File { path: "/configured".into(), watch: false };
+    let configured =
+        DiscoverySpec::File { path: "/configured".into(), watch: false, policies: Default::default() };
     assert_eq!(good(body).0.data.discovery, Some(configured));
     let by_flag = with(HEAD, |inputs| inputs.endpoints_file = Some("/flag".into())).unwrap();
-    assert_eq!(by_flag.data.discovery, Some(DiscoverySpec::File { path: "/flag".into(), watch: true }));
+    assert_eq!(
+        by_flag.data.discovery,
+        Some(DiscoverySpec::File { path: "/flag".into(), watch: true, policies: Default::default() })
+    );
     let both =
         with(&format!("{HEAD}{body}"), |inputs| inputs.endpoints_file = Some("/flag".into())).unwrap_err();
     assert!(both.to_string().contains("--endpoints-file at once"), "{both}");

@@ -6,7 +6,7 @@ use crate::config::{ProfileSpec, Reference};
 use crate::datalayer::SourceBinding;
 use crate::endpoint::{Cost, ReservationRole};
 use crate::plugin::{
-    CostModel, DiscoverySpec, Part, Picker, ProfileHandler, SaturationDetector, WeightedScorer,
+    CostModel, DiscoverySpec, Part, Picker, Policies, ProfileHandler, SaturationDetector, WeightedScorer,
 };
 use crate::pool::{Candidates, Position};
 use crate::request::{InferenceRequest, ParserKind};
@@ -255,7 +255,9 @@ pub fn discovery(workshop: &mut Workshop<'_>, reference: Option<&Reference>) -> 
             None
         }
         (Some((_, spec)), None) => spec,
-        (None, file) => file.map(|path| DiscoverySpec::File { path, watch: true }),
+        (None, file) => {
+            file.map(|path| DiscoverySpec::File { path, watch: true, policies: Policies::default() })
+        }
     }
 }
 

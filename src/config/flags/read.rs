@@ -76,6 +76,7 @@ impl Reader {
             allow_experimental_plugins: self.switch("allow-experimental-plugins"),
             disable_subset_filter: self.switch("disable-endpoint-subset-filter"),
             emit_endpoint_scores: self.switch("emit-endpoint-scores"),
+            decision_headers: self.switch("decision-headers"),
             unknown_model: self
                 .choice("unknown-model", &[("pass", UnknownModel::Pass), ("reject", UnknownModel::Reject)]),
             trusted_headers: self.trusted(),

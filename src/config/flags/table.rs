@@ -223,9 +223,15 @@ const TRUST: &[Flag] = &[
         "trusted-request-headers",
         Value("LIST"),
         "none",
-        "Control headers taken from clients: none, all, or of objective, fairness, model-rewrite, slo",
+        "Control headers taken from clients: none, all, or a list of the words in docs/flags.md",
     ),
     on("emit-endpoint-scores", Switch, "false", "Tell the scores of the endpoints in the reply's metadata"),
+    on(
+        "decision-headers",
+        Switch,
+        "false",
+        "Tell in headers of each response which endpoint was chosen, and how",
+    ),
 ];
 const OBSERVING: &[Flag] = &[
     on("v", Value("LEVEL"), "2", "Verbosity of the log: 0 warnings, 2 normal, 4 debug, 5 trace"),

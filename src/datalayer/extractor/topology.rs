@@ -56,7 +56,7 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
     });
     let id = ctx.produces(TopologyLabels::KIND);
     Ok(Roles {
-        extractor: Some(ExtractorSpec::Topology),
+        extractor: Some(ExtractorSpec::Pageless),
         producer: Some(Arc::new(Topology { labels, id })),
         ..Roles::default()
     })
@@ -93,7 +93,7 @@ mod tests {
             })
         };
         let roles = build_with(json!({"rack": "my/rack"})).unwrap();
-        assert_eq!(roles.extractor, Some(ExtractorSpec::Topology));
+        assert_eq!(roles.extractor, Some(ExtractorSpec::Pageless));
         assert!(roles.producer.is_some());
         assert!(build_with(json!({"host": "x"})).is_err());
     }

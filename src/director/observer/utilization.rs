@@ -233,6 +233,7 @@ mod tests {
             priority: 0,
             fairness_id: "".into(),
             body_bytes: 0,
+            wishes: Default::default(),
         };
         let done = ProfileRuns::default();
         let cycle = Cycle { request: &request, candidates: &candidates, profile: "default", done: &done };

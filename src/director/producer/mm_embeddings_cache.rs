@@ -13,8 +13,8 @@
 
 use crate::endpoint::Occupant;
 use crate::plugin::{
-    BuildContext, BuildError, DataProducer, Departure, EncoderMatches, HeaderEdits, PluginType, PreRequest,
-    ProduceError, Roles, Stability,
+    BuildContext, BuildError, DataProducer, Departure, EncoderMatches, ExtractorSpec, HeaderEdits,
+    PluginType, PreRequest, ProduceError, Roles, Stability,
 };
 use crate::pool::{AttributeId, Candidates, Position};
 use crate::request::InferenceRequest;
@@ -57,6 +57,8 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
         matches: ctx.produces(EncoderMatches::KIND),
     });
     Ok(Roles {
+        // Endpoints that left are seen in the pool; the reference binds it to a source for that.
+        extractor: Some(ExtractorSpec::Pageless),
         producer: Some(Arc::clone(&plugin) as Arc<dyn DataProducer>),
         pre_request: Some(plugin),
         ..Roles::default()

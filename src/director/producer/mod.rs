@@ -2,6 +2,7 @@
 
 mod agent_identity;
 mod approx_prefix_cache;
+mod burst_prefix_cache;
 mod inflight_load;
 mod mm_embeddings_cache;
 mod session_id;
@@ -15,6 +16,7 @@ use crate::plugin::PluginType;
 pub const TABLE: &[PluginType] = &[
     agent_identity::TYPE,
     approx_prefix_cache::TYPE,
+    burst_prefix_cache::TYPE,
     inflight_load::TYPE,
     mm_embeddings_cache::TYPE,
     session_id::TYPE,

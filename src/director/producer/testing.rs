@@ -87,5 +87,6 @@ pub(in crate::director) fn request(model: &str, prompt: Prompt) -> InferenceRequ
         priority: 0,
         fairness_id: "default-flow".into(),
         body_bytes: 0,
+        wishes: Default::default(),
     }
 }

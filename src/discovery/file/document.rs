@@ -1,7 +1,9 @@
 //! The file's content: read leniently, entry by entry.
 
 use super::Resolver;
+use super::policies::{Objective, Rewrite, Sections};
 use crate::endpoint::{EndpointKey, Host, HostPort, Labels};
+use crate::plugin::Policies;
 use crate::pool::EndpointSpec;
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,6 +26,9 @@ pub enum ReadError {
     /// It is not UTF-8.
     #[error("the file is not UTF-8 text")]
     NotText,
+    /// Its objectives or rewrite rules cannot be used.
+    #[error("{0}")]
+    Policies(String),
     /// It is neither YAML nor JSON with a list `endpoints`.
     #[error("expected YAML or JSON with a list `endpoints`: {0}")]
     Shape(String),
@@ -60,18 +65,25 @@ pub struct Parsed {
     pub entries: Vec<Entry>,
     /// What was skipped.
     pub faults: Vec<Fault>,
+    /// Objectives and rewrite rules.
+    pub policies: Policies,
 }
 
 #[derive(Deserialize)]
 struct Document {
     endpoints: Vec<Spanned<Value>>,
+    objectives: Option<Vec<Objective>>,
+    #[serde(rename = "modelRewrites")]
+    model_rewrites: Option<Vec<Rewrite>>,
 }
 
-/// Reads the content of a file.
-pub fn parse(text: &[u8]) -> Result<Parsed, ReadError> {
+/// Reads the content of a file; `usual` are the policies where it has none of its own.
+pub fn parse(text: &[u8], usual: &Policies) -> Result<Parsed, ReadError> {
     let text = std::str::from_utf8(text).map_err(|_e| ReadError::NotText)?;
     let document: Document = serde_saphyr::from_str(text).map_err(|e| ReadError::Shape(e.to_string()))?;
-    let mut parsed = Parsed::default();
+    let sections = Sections { objectives: document.objectives, model_rewrites: document.model_rewrites };
+    let policies = sections.over(usual).map_err(ReadError::Policies)?;
+    let mut parsed = Parsed { policies, ..Parsed::default() };
     for spanned in document.endpoints {
         let line = spanned.referenced.line();
         match entry(&spanned.value) {
@@ -187,7 +199,7 @@ mod tests {
     use super::*;
 
     fn one(text: &str) -> Result<Entry, Fault> {
-        let mut parsed = parse(text.as_bytes()).unwrap();
+        let mut parsed = parse(text.as_bytes(), &Policies::default()).unwrap();
         assert_eq!(parsed.entries.len() + parsed.faults.len(), 1, "{parsed:?}");
         parsed.entries.pop().ok_or_else(|| parsed.faults.remove(0))
     }
@@ -217,7 +229,7 @@ mod tests {
         let yaml = "endpoints:\n- {name: a, address: 10.0.0.1, port: 80}\n- {name: b, address: 10.0.0.300, port: 80}\n- \
                     {name: c, address: 10.0.0.1, port: 99999}\n- {address: 10.0.0.1, port: 80}\n- 7\n- {name: d, address: \
                     10.0.0.1, port: 80, labels: [1]}\n";
-        let parsed = parse(yaml.as_bytes()).unwrap();
+        let parsed = parse(yaml.as_bytes(), &Policies::default()).unwrap();
         assert_eq!(parsed.entries.len(), 1);
         let faults: Vec<_> = parsed.faults.iter().map(|f| (f.line, f.reason.as_str())).collect();
         let expect = [(3, "address"), (4, "port"), (5, "name"), (6, "mapping"), (7, "labels")];
@@ -231,7 +243,7 @@ mod tests {
     #[test]
     fn the_last_of_two_with_one_identity_wins() {
         let yaml = "endpoints:\n- {name: a, address: 10.0.0.1, port: 80}\n- {name: a, address: 10.0.0.2, port: 80}\n";
-        let parsed = parse(yaml.as_bytes()).unwrap();
+        let parsed = parse(yaml.as_bytes(), &Policies::default()).unwrap();
         assert_eq!(parsed.entries[0].address.to_string(), "10.0.0.2:80");
         assert_eq!((parsed.entries.len(), parsed.faults.len()), (1, 1));
     }
@@ -252,9 +264,12 @@ mod tests {
     #[test]
     fn what_is_no_list_of_endpoints_is_refused() {
         for text in ["", "null", "[]", "endpoints: 5", "endpoints:\n- {a: ", "servers: []", "\u{0}"] {
-            assert!(matches!(parse(text.as_bytes()), Err(ReadError::Shape(_))), "{text:?} was taken");
+            assert!(
+                matches!(parse(text.as_bytes(), &Policies::default()), Err(ReadError::Shape(_))),
+                "{text:?} was taken"
+            );
         }
-        assert!(matches!(parse(b"\xff"), Err(ReadError::NotText)));
-        assert_eq!(parse(b"endpoints: []").unwrap(), Parsed::default());
+        assert!(matches!(parse(b"\xff", &Policies::default()), Err(ReadError::NotText)));
+        assert_eq!(parse(b"endpoints: []", &Policies::default()).unwrap(), Parsed::default());
     }
 }

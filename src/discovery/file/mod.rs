@@ -5,6 +5,12 @@
 //!   parameters:
 //!     path: /etc/pointsman/endpoints.yaml    # required
 //!     watchFile: true                        # default false
+//!     objectives:                            # what Kubernetes would tell as InferenceObjective
+//!     - {name: batch, priority: -10}
+//!     modelRewrites:                         # and as InferenceModelRewrite, in order of precedence
+//!     - name: canary
+//!       models: [llama]                      # none: every model
+//!       targets: [{modelRewrite: llama-v2, weight: 10}, {modelRewrite: llama, weight: 90}]
 //! ```
 //!
 //! The file:
@@ -20,17 +26,21 @@
 //!   metricsPort: 9000           # default: the port; also as label of this name
 //! ```
 //!
+//! The file may have `objectives` and `modelRewrites` of its own, of the same form: each replaces the section of the
+//! parameters, and is followed as the endpoints are.
+//!
 //! A bad entry is skipped and said, with its line. Of entries with the same namespace and name the last wins. The first
 //! load fails only if the file cannot be read or no entry is left; later a file that cannot be used changes nothing.
 //! Names are resolved at each load and every 30 seconds, since a data plane wants an address.
 
 mod document;
+mod policies;
 mod resolve;
 
 pub use document::{Entry, Fault, MAX_FILE_BYTES, Parsed, ReadError, parse};
 pub use resolve::Resolver;
 
-use crate::plugin::{BuildContext, BuildError, DiscoverySpec, PluginType, Roles, Stability};
+use crate::plugin::{BuildContext, BuildError, DiscoverySpec, PluginType, Policies, Roles, Stability};
 use crate::pool::{EndpointSpec, PoolEvent, PoolSpec, PoolWriter};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -79,23 +89,29 @@ pub struct FileDiscovery {
     seen: Option<Result<Vec<u8>, String>>,
     /// The entries in force.
     entries: Vec<Entry>,
+    /// Policies where the file has none of its own.
+    usual: Policies,
+    /// The policies in force.
+    policies: Policies,
 }
 
 impl FileDiscovery {
     /// A discovery that reads `path`, and follows its changes if `watch` is set.
-    pub fn new(path: PathBuf, watch: bool, pool: PoolSpec) -> Self {
-        Self { path, watch, pool, resolver: Resolver::default(), seen: None, entries: Vec::new() }
+    pub fn new(path: PathBuf, watch: bool, pool: PoolSpec, usual: Policies) -> Self {
+        let (resolver, policies) = (Resolver::default(), usual.clone());
+        Self { path, watch, pool, resolver, seen: None, entries: Vec::new(), usual, policies }
     }
 
     /// Reads the file and delivers the pool with its endpoints.
     pub async fn load_once(&mut self, writer: &mut PoolWriter) -> Result<(), DiscoveryError> {
         let fault = |source| DiscoveryError::Read { path: self.path.clone(), source };
         let text = read(&self.path).await.map_err(fault)?;
-        let parsed = parse(&text).map_err(fault)?;
+        let parsed = parse(&text, &self.usual).map_err(fault)?;
         self.seen = Some(Ok(text));
         self.say(&parsed);
         let skipped = parsed.faults.len();
         self.entries = parsed.entries;
+        self.policies = parsed.policies;
         let endpoints = self.resolve().await;
         if endpoints.is_empty() {
             let skipped = skipped + self.entries.len();
@@ -107,8 +123,9 @@ impl FileDiscovery {
     }
 
     /// The pool is told each time: it may not have been known before, when the first load had failed.
-    fn events(&self, endpoints: Vec<EndpointSpec>) -> [PoolEvent; 2] {
-        [PoolEvent::Pool(Some(self.pool.clone())), PoolEvent::Endpoints(endpoints)]
+    fn events(&self, endpoints: Vec<EndpointSpec>) -> impl Iterator<Item = PoolEvent> + use<> {
+        let told = [PoolEvent::Pool(Some(self.pool.clone())), PoolEvent::Endpoints(endpoints)];
+        told.into_iter().chain(policies::events(&self.policies))
     }
 
     /// Follows the file, and the addresses of the names in it, until told to stop.
@@ -144,7 +161,7 @@ impl FileDiscovery {
             return false;
         }
         let parsed = match &now {
-            Ok(text) => parse(text).map_err(|e| e.to_string()),
+            Ok(text) => parse(text, &self.usual).map_err(|e| e.to_string()),
             Err(error) => Err(error.clone()),
         };
         self.seen = Some(now);
@@ -167,7 +184,8 @@ impl FileDiscovery {
                 if parsed.entries.is_empty() {
                     tracing::warn!(path = %self.path.display(), "endpoints file lists no endpoint: the pool is empty now");
                 }
-                let changed = parsed.entries != self.entries;
+                let changed = parsed.entries != self.entries || parsed.policies != self.policies;
+                self.policies = parsed.policies;
                 self.entries = parsed.entries;
                 changed
             }
@@ -210,15 +228,20 @@ struct Parameters {
     path: Option<PathBuf>,
     #[serde(default)]
     watch_file: bool,
+    objectives: Option<Vec<policies::Objective>>,
+    model_rewrites: Option<Vec<policies::Rewrite>>,
 }
 
 fn build(context: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
     let parameters: Parameters = context.decode()?;
-    let path = parameters.path.filter(|p| !p.as_os_str().is_empty());
+    let path = parameters.path.clone().filter(|p| !p.as_os_str().is_empty());
     let path = path.ok_or_else(|| {
         BuildError::Parameters("`path` is required: the file that lists endpoints".to_owned())
     })?;
-    let discovery = DiscoverySpec::File { path, watch: parameters.watch_file };
+    let Parameters { watch_file, objectives, model_rewrites, .. } = parameters;
+    let sections = policies::Sections { objectives, model_rewrites };
+    let policies = sections.over(&Policies::default()).map_err(BuildError::Parameters)?;
+    let discovery = DiscoverySpec::File { path, watch: watch_file, policies };
     Ok(Roles { discovery: Some(discovery), ..Roles::default() })
 }
 
@@ -231,7 +254,8 @@ mod tests {
     use crate::pool::{PoolReader, channel};
 
     fn discovery(path: &Path) -> FileDiscovery {
-        FileDiscovery::new(path.to_owned(), true, PoolSpec { name: "p".into(), namespace: "default".into() })
+        let pool = PoolSpec { name: "p".into(), namespace: "default".into() };
+        FileDiscovery::new(path.to_owned(), true, pool, Policies::default())
     }
 
     fn entries(addresses: &[&str]) -> String {
@@ -320,5 +344,43 @@ mod tests {
         assert_eq!(destinations(&pool), ["10.0.0.2:80"]);
         stop.cancel();
         running.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn objectives_and_rewrites_come_from_the_parameters_or_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("endpoints.yaml");
+        let parameters = serde_json::json!({
+            "path": path,
+            "objectives": [{"name": "batch", "priority": -10}],
+            "modelRewrites": [{"name": "r", "models": ["a"], "targets": [{"modelRewrite": "b"}]}],
+        });
+        let roles = build(&mut BuildContext {
+            name: &"file-discovery".into(),
+            parameters: &parameters,
+            state: &crate::plugin::StateStore::default(),
+            clock: &crate::clock::Clock::manual(),
+            prefix_index_bytes: 0,
+            table: &mut crate::plugin::AttributeTable::default(),
+        });
+        let Some(DiscoverySpec::File { policies, .. }) = roles.unwrap().discovery else { panic!() };
+        let mut discovery = discovery(&path);
+        (discovery.usual, discovery.policies) = (policies.clone(), policies);
+        let (mut writer, pool) = channel();
+        std::fs::write(&path, entries(&["10.0.0.1"])).unwrap();
+        discovery.load_once(&mut writer).await.unwrap();
+        let told = || {
+            let pool = pool.load();
+            let objectives: Vec<_> = pool.objectives.iter().map(|(n, p)| (n.to_string(), *p)).collect();
+            (objectives, pool.rewrites.len())
+        };
+        assert_eq!(told(), (vec![("batch".to_owned(), -10)], 1));
+        let own = format!("{}objectives: [{{name: fast, priority: 5}}]\n", entries(&["10.0.0.1"]));
+        std::fs::write(&path, own).unwrap();
+        assert!(discovery.look().await, "only the policies changed");
+        writer.apply(policies::events(&discovery.policies));
+        assert_eq!(told(), (vec![("fast".to_owned(), 5)], 1));
+        std::fs::write(&path, format!("{}objectives: [{{name: x}}]\n", entries(&["10.0.0.1"]))).unwrap();
+        assert!(!discovery.look().await, "what cannot be used changes nothing");
     }
 }

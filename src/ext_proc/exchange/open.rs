@@ -1,6 +1,7 @@
 //! The request was routed: the rest of it passes, and its response comes.
 
 use super::super::headers::{self, Changes};
+use super::super::metadata;
 use super::super::meters::Unseen;
 use super::super::mode::{self, BodyMode};
 use super::super::reply::{self, Side};
@@ -173,6 +174,7 @@ impl<R: RoutedRequest> Open<R> {
             core.out.push(self.answer_piece(&answering, message.body));
         }
         if ends {
+            core.out.end_with(metadata::reported(&self.route.attributes(usage)));
             return Ok(self.finish(usage));
         }
         answering.closes_naturally |= mode == BodyMode::BufferedPartial;
@@ -207,6 +209,7 @@ impl<R: RoutedRequest> Open<R> {
             }
         }
         core.out.push(reply::trailers(Side::Response));
+        core.out.end_with(metadata::reported(&self.route.attributes(usage)));
         Ok(self.finish(usage))
     }
 

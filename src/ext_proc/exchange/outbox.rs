@@ -3,6 +3,7 @@
 use super::super::budget::Permit;
 use super::super::reply::{self, MAX_PIECE, Side};
 use crate::proto::ext_proc::ProcessingResponse;
+use crate::proto::metadata::Struct;
 use crate::request::Body;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -13,6 +14,8 @@ pub(super) struct Outbox {
     items: VecDeque<Item>,
     /// The request body's bytes in `items`.
     permit: Permit,
+    /// Goes with the last of the replies that wait.
+    metadata: Option<Struct>,
 }
 
 #[derive(Debug)]
@@ -23,7 +26,7 @@ enum Item {
 
 impl Outbox {
     pub(super) fn new(permit: Permit) -> Self {
-        Self { items: VecDeque::new(), permit }
+        Self { items: VecDeque::new(), permit, metadata: None }
     }
 
     pub(super) fn push(&mut self, message: ProcessingResponse) {
@@ -52,8 +55,23 @@ impl Outbox {
         }
     }
 
+    /// Metadata for the last of the replies that wait.
+    pub(super) fn end_with(&mut self, metadata: Option<Struct>) {
+        self.metadata = metadata;
+    }
+
     /// The next reply.
     pub(super) fn pop(&mut self) -> Option<ProcessingResponse> {
+        let mut reply = self.pop_bare()?;
+        if self.items.is_empty()
+            && let Some(metadata) = self.metadata.take()
+        {
+            reply.dynamic_metadata = Some(metadata);
+        }
+        Some(reply)
+    }
+
+    fn pop_bare(&mut self) -> Option<ProcessingResponse> {
         let (side, piece, last) = match self.items.front_mut()? {
             Item::Message(_) => match self.items.pop_front() {
                 Some(Item::Message(message)) => return Some(*message),
@@ -84,6 +102,7 @@ impl Outbox {
     /// Forgets what was not pulled.
     pub(super) fn clear(&mut self) {
         self.items.clear();
+        self.metadata = None;
         self.permit.give_all_back();
     }
 }

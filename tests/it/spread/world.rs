@@ -175,6 +175,7 @@ impl World {
             priority: 0,
             fairness_id: "default-flow".into(),
             body_bytes: 0,
+            wishes: Default::default(),
         };
         let rows = 0..u32::from(ENGINES);
         let columns = Columns { cache: true, ..Columns::default() };

@@ -36,6 +36,23 @@ fn full_duplex_passes_every_piece_and_its_end() {
 }
 
 #[test]
+fn what_is_reported_goes_with_the_last_reply_alone() {
+    for mode in [BodySendMode::FullDuplexStreamed, BodySendMode::Streamed] {
+        let mut driver = routed(Script { reports: true, ..Script::default() }, mode);
+        driver
+            .send(response_headers(&OK, false))
+            .send(response_body("{", false))
+            .send(response_body("", true));
+        let out = driver.take();
+        let (last, others) = out.split_last().unwrap();
+        assert!(others.iter().all(|reply| reply.dynamic_metadata.is_none()));
+        let metadata = last.dynamic_metadata.as_ref().unwrap();
+        let Some(Kind::Struct(fields)) = metadata.get("n") else { panic!("{metadata:?}") };
+        assert_eq!(fields.get("a"), Some(&Kind::Number(15.0)));
+    }
+}
+
+#[test]
 fn trailers_end_a_response() {
     let mut driver = routed(Script::default(), BodySendMode::FullDuplexStreamed);
     driver
