@@ -172,27 +172,27 @@ impl Chooser {
         else {
             return (None, None);
         };
-        let Some(map) = &mut request.headers else { return (None, None) };
-        let mut values = taken(map, name);
-        let Some(first) = values.pop() else { return (None, None) };
-        let agreed = values.iter().all(|value| *value == first);
-        let value = if agreed { first } else { Bytes::from_static(b"\0several") };
+        let Some(value) = request.headers.as_mut().and_then(|map| taken(map, name)) else {
+            return (None, None);
+        };
         (Some(value), Some(name.clone()))
     }
 }
 
-/// Takes every header called `name` out of the list; its values.
-fn taken(map: &mut HeaderMap, name: &[u8]) -> Vec<Bytes> {
-    let mut values = Vec::new();
+/// Takes every header called `name` out of the list; what they say, or what names no pool when they disagree.
+fn taken(map: &mut HeaderMap, name: &[u8]) -> Option<Bytes> {
+    let mut said: Option<Bytes> = None;
     map.headers.retain(|header| {
         let is_it = header.key.eq_ignore_ascii_case(name);
         if is_it {
             let value = if header.raw_value.is_empty() { &header.value } else { &header.raw_value };
-            values.push(Bytes::copy_from_slice(value.trim_ascii()));
+            let value = value.slice_ref(value.trim_ascii());
+            let agreed = said.as_ref().is_none_or(|former| *former == value);
+            said = Some(if agreed { value } else { Bytes::from_static(b"\0several") });
         }
         !is_it
     });
-    values
+    said
 }
 
 /// What metadata or the attribute says, in this order. An attribute without a value is not there: that is how proxies

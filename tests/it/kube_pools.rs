@@ -1,4 +1,5 @@
-//! Two InferencePools behind one picker, on the fake API: one may be deleted, paused or never come.
+//! Several InferencePools behind one picker, on the fake API and, where there is one, on a real server: one may be deleted,
+//! or never come.
 
 use crate::support::cluster::Cluster;
 use crate::support::kube_picker::KubePicker;
@@ -22,14 +23,24 @@ async fn endpoints(picker: &KubePicker, pool: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleting_one_pool_leaves_the_other_alone() {
     let _machine = shared().await;
-    let cluster = Cluster::fake().await;
+    one_pool_is_deleted(&Cluster::fake().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_api_server_deleting_one_pool_leaves_the_other_alone() {
+    let _machine = shared().await;
+    let Some(cluster) = Cluster::real().await else { return };
+    one_pool_is_deleted(&cluster).await;
+}
+
+async fn one_pool_is_deleted(cluster: &Cluster) {
     let other = other_pool();
     cluster.create(&objects::pool("llm", &[8000])).await;
     cluster.create(&other).await;
     cluster.create(&objects::pod("a", "llm", "127.0.0.1")).await;
     cluster.create(&objects::pod("b", "other", "127.0.0.2")).await;
     cluster.create(&objects::objective("llm-d.ai", "high", 7, None, "other")).await;
-    let mut picker = KubePicker::start(&cluster, "picker", &["--pool-name=other"]);
+    let mut picker = KubePicker::start(cluster, "picker", &["--pool-name=other"]);
     picker.await_ready().await;
     assert_eq!(endpoints(&picker, POOL).await, ["127.0.0.1:8000"]);
     assert_eq!(endpoints(&picker, "other").await, ["127.0.0.2:9000"]);
