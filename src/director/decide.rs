@@ -142,7 +142,9 @@ impl Director {
                     let rest = sets.next().filter(|_| probe).map(|set| sets.rows(set));
                     let spare =
                         rest.map(|rows| self.spare(plan, &pool, rows, request, rng)).unwrap_or_default();
-                    self.in_time(request)?;
+                    if request.wishes.deadline.is_some() {
+                        self.in_time(request)?;
+                    }
                     return Ok(Choice { candidates, outcome, spare });
                 }
                 Err(problem @ ScheduleError::Filtered { .. }) => refused = Some(problem.into()),

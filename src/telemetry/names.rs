@@ -291,6 +291,8 @@ families! {
         "Control headers that clients sent and that were taken out because they are not trusted.";
     UNKNOWN_MODEL = "pointsman_unknown_model_requests_total", C, "requests", [],
         "Requests for a model that no endpoint lists.";
+    HELD = "pointsman_held_requests_total", C, "requests", ["plugin_name"],
+        "Requests that a plugin held back for a short while, so that those that come together are decided together.";
     EXPRESSION_FAULTS = "pointsman_expression_faults_total", C, "answers", ["plugin_name", "fault"],
         "Endpoints for which a CEL expression had no answer; nothing is taken out of service for it.";
     STREAMS_OPEN = "pointsman_streams_open", G, "streams", [],

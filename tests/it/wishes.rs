@@ -84,3 +84,49 @@ async fn a_stranger_is_told_only_what_a_flag_tells_everybody() {
     let answer = ask(&stack, "/v1/completions", &[]).await;
     assert!(TOLD.iter().all(|header| !answer.header(header).is_empty()), "{:?}", answer.headers);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn policies_come_from_the_endpoints_file_and_a_cost_goes_into_the_proxys_metadata() {
+    needs_envoy!("wishes::policies_come_from_the_endpoints_file_and_a_cost_goes_into_the_proxys_metadata");
+    let _machine = support::shared().await;
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    let access_log = format!(
+        "stream_idle_timeout: 3600s\n                access_log:\n                  - name: envoy.access_loggers.file\n                    typed_config:\n                      \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog\n                      path: {}\n                      log_format: {{ text_format_source: {{ inline_string: \"cost %DYNAMIC_METADATA(envoy.lb:x-cost)%\\n\" }} }}",
+        log.display()
+    );
+    let plan = Plan::new("full-duplex", &envoy::newest()).edit("stream_idle_timeout: 3600s", &access_log);
+    let mut stack = plan.start().await;
+    let configuration = stack.folder.path().join("picker.yaml");
+    let written = std::fs::read_to_string(&configuration).unwrap();
+    let reporter = "plugins:\n  - type: request-attribute-reporter\n    parameters:\n      attributes:\n      - {key: {name: x-cost}, expression: \"1000 + usage.completion_tokens\"}\n";
+    std::fs::write(&configuration, written.replacen("plugins:\n", reporter, 1)).unwrap();
+    let file = stack.picker.endpoints_file();
+    let endpoints = std::fs::read_to_string(&file).unwrap();
+    let policies = format!(
+        "objectives:\n- {{name: batch, priority: -7}}\nmodelRewrites:\n- {{name: all, models: [public], targets: [{{modelRewrite: {MODEL}}}]}}\n"
+    );
+    std::fs::write(&file, endpoints + &policies).unwrap();
+    stack.picker.restart();
+
+    let body = serde_json::json!({"model": "public", "prompt": "which way?", "max_tokens": 1}).to_string();
+    let ask = || async {
+        let request =
+            stack.client.request("POST", "/v1/completions").header("content-type", "application/json");
+        let request = request.header("x-llm-d-inference-objective", "batch");
+        stack.client.send(request.body(client::full(body.clone())).unwrap()).await
+    };
+    support::await_that("the picker is back", || async {
+        ask().await.is_ok_and(|answer| answer.status == 200)
+    })
+    .await;
+    let answer = ask().await.unwrap();
+    assert_eq!(answer.json()["model"], "public", "the client sees the name that it asked for");
+    let asked = [("priority", "-7"), ("target_model_name", MODEL), ("model_name", "public")];
+    assert!(stack.picker.metrics().await.sum("llm_d_epp_request_total", &asked) >= 1.0);
+    // Envoy writes its log every ten seconds.
+    support::await_that("the cost stands in the access log", || async {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.contains("cost 1001"))
+    })
+    .await;
+}

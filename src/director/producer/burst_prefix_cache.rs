@@ -28,7 +28,9 @@ use crate::plugin::{
 };
 use crate::pool::{AttributeId, Candidates};
 use crate::request::InferenceRequest;
+use crate::telemetry::names;
 use assign::{Rules, assign};
+use metrics::Counter;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use std::sync::{Arc, OnceLock};
@@ -91,6 +93,7 @@ struct Settings {
 struct BurstPrefixCache {
     settings: Settings,
     open: Arc<Open>,
+    held: Counter,
     matches: AttributeId<PrefixMatches>,
 }
 
@@ -155,6 +158,7 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
     let plugin = Arc::new(BurstPrefixCache {
         settings,
         open: ctx.state.get_or_insert(ctx.name, fingerprint, Open::default),
+        held: metrics::counter!(names::HELD, "plugin_name" => ctx.name.to_string()),
         matches: ctx.produces(PrefixMatches::KIND),
     });
     Ok(Roles { hold: Some(Arc::clone(&plugin) as Arc<dyn Hold>), producer: Some(plugin), ..Roles::default() })
@@ -203,6 +207,7 @@ impl Hold for BurstPrefixCache {
         let (salt, tokens) = (parsed.cache_salt.as_ref(), self.settings.block_tokens);
         let all = chains(&parsed.prompt, &request.target_model, salt, tokens, self.settings.most_blocks);
         let chain = all.into_iter().next()?;
+        self.held.increment(1);
         let ticket = Arc::new(self.open.join(chain, &self.settings));
         let batch = Arc::clone(&ticket.batch);
         let wait = async move {
