@@ -1,6 +1,7 @@
 //! Which subcommand runs: by word, or by the name that the binary was started under.
 
 use clap::{Parser, Subcommand};
+use pointsman::app::check::CheckArgs;
 use pointsman::bench::BenchArgs;
 use pointsman::config::EppOptions;
 use pointsman::config::flags::{self, FlagNotice, FlagOutcome};
@@ -30,6 +31,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
         args: Vec<String>,
     },
+    Check(Box<CheckArgs>),
     /// An engine that clients and pickers take for vLLM, without a GPU
     Sim(Box<SimArgs>),
     /// Engines, picker and a real Envoy on this machine: round robin against Pointsman
@@ -47,6 +49,8 @@ enum Command {
 pub enum Invocation {
     /// To run the picker; the notices belong into its log.
     Epp(Box<EppOptions>, Vec<FlagNotice>),
+    /// To check a configuration.
+    Check(Box<CheckArgs>),
     /// To run a simulated engine.
     Sim(Box<SimArgs>),
     /// To run the demo.
@@ -84,6 +88,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Invocation {
     }
     match Cli::try_parse_from(args) {
         Ok(Cli { command: Command::Epp { args } }) => picker(&args),
+        Ok(Cli { command: Command::Check(args) }) => Invocation::Check(args),
         Ok(Cli { command: Command::Sim(args) }) => Invocation::Sim(args),
         Ok(Cli { command: Command::Demo(args) }) => Invocation::Demo(args),
         Ok(Cli { command: Command::Bench(args) }) => Invocation::Bench(args),

@@ -15,6 +15,10 @@ use tracing_subscriber::filter::LevelFilter;
 fn main() -> ExitCode {
     let result = match cli::parse(std::env::args_os()) {
         Invocation::Epp(options, notices) => pick(*options, &notices),
+        Invocation::Check(args) => match pointsman::app::check::run(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Invocation::Sim(args) => simulate(*args),
         Invocation::Demo(args) => demonstrate(*args),
         Invocation::Bench(args) => measure(*args),

@@ -1,6 +1,7 @@
 //! Builds everything and runs it.
 
 pub mod assemble;
+pub mod check;
 
 mod aside;
 mod cluster;

@@ -12,16 +12,21 @@ mod node;
 mod options;
 pub mod parsers;
 mod resolve;
+mod schema;
 mod suggest;
 mod units;
+mod write;
 
 pub use document::{
-    DataLayer, Document, FeatureGates, FlowControl, PluginSpec, ProfileSpec, Reference, decode,
+    DataLayer, Document, FeatureGates, FlowControl, PluginSpec, ProfileSpec, Reference, decode, modernized,
 };
 pub use error::{ConfigErrors, Findings, Place, Problem};
+pub use node::{Data, Key, Node};
 pub use options::{
     AdminOptions, ClusterOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, MetricsOptions,
     OverBudget, PoolGroup, PoolOptions, ResponseBodies, TlsOptions, TracingOptions,
 };
 pub use resolve::{DEFAULT_DOCUMENT, Loaded, Resolved, resolve};
+pub use schema::document_schema;
 pub use suggest::hint;
+pub use write::{Line, Written, lines, write};

@@ -1,9 +1,11 @@
 //! How plugins are made: tables of types, parameters decoded strictly, attributes declared while building.
 
+use super::shape::{Described, describe};
 use super::{Roles, StateStore};
 use crate::clock::Clock;
 use crate::endpoint::ScalarId;
 use crate::pool::{AttributeId, Columns};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
@@ -99,6 +101,12 @@ pub struct AttributeTable {
     pub columns: Columns,
     /// Instances that are worse off where response bodies are not seen, and how.
     pub response_readers: Vec<ResponseReader>,
+    /// Parameters in force, by instance, of the plugins that tell them.
+    pub settings: Vec<(Arc<str>, serde_json::Value)>,
+    /// Whether plugins are only asked for the shape of their parameters, and not built.
+    pub describing: bool,
+    /// The shape of the parameters of the plugin that was asked.
+    pub described: Option<Described>,
     /// What plugins say about parameters that have no effect: instance and word.
     pub notices: Vec<(Arc<str>, String)>,
 }
@@ -158,6 +166,26 @@ impl BuildContext<'_> {
             other => other.clone(),
         };
         serde_json::from_value(value).map_err(|e| BuildError::Parameters(e.to_string()))
+    }
+    /// The parameters as `T`, as [`Self::decode`] has them, and told to people who ask what is in force. This is to be the
+    /// first thing that a plugin asks for: where only the shape of its parameters is wanted, the asking ends here.
+    pub fn settings<T: DeserializeOwned + Serialize>(&mut self) -> Result<T, BuildError> {
+        if self.table.describing {
+            self.table.described = Some(describe::<T>());
+            return Err(BuildError::Parameters("described".to_owned()));
+        }
+        let settings: T = self.decode()?;
+        if let Ok(value) = serde_json::to_value(&settings) {
+            self.table.settings.push((Arc::clone(self.name), value));
+        }
+        Ok(settings)
+    }
+    /// Says what a parameter came to that was not written, for people who ask what is in force.
+    pub fn in_force(&mut self, field: &str, value: impl Into<serde_json::Value>) {
+        let own = self.table.settings.iter_mut().rev().find(|(name, _)| name == self.name);
+        if let Some(slot) = own.and_then(|(_, settings)| settings.as_object_mut()) {
+            slot.insert(field.to_owned(), value.into());
+        }
     }
     /// Declares that this instance writes attribute `kind`.
     pub fn produces<T: Any>(&mut self, kind: &'static str) -> AttributeId<T> {

@@ -10,8 +10,10 @@ mod known;
 mod request_control;
 mod scheduling;
 mod score;
+mod shape;
 mod state;
 mod timed;
+pub mod units;
 
 pub use build::{
     AttributeNeed, AttributeTable, BuildContext, BuildError, PluginType, Registry, ResponseReader, Stability,
@@ -31,6 +33,7 @@ pub use scheduling::{
     SchedulingOutcome, Scorer, ScorerRun, Shortlist, Targets, WeightedScorer,
 };
 pub use score::{Score, Scores};
+pub use shape::{Described, Shape};
 pub use state::StateStore;
 pub use timed::timed;
 

@@ -6,11 +6,11 @@
 use crate::endpoint::Labels;
 use crate::plugin::{BuildContext, Cycle, TopologyLabels};
 use crate::pool::{AttributeId, Position};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The tightest place that two endpoints share.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
     /// The same region.

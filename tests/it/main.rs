@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails there")]
 
 mod bench;
+mod check;
 mod envoy_bodies;
 mod envoy_cancel;
 mod envoy_config;

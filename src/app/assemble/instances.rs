@@ -194,6 +194,11 @@ impl<'a> Workshop<'a> {
         self.findings.problem(place, path, format!("plugin '{name}' (type: '{plugin_type}'): {text}{near}"));
     }
 
+    /// The parameters in force of the instance called `name`, where it tells them.
+    pub fn settings_of(&self, name: &str) -> Option<&Value> {
+        self.table.settings.iter().find(|(instance, _)| **instance == *name).map(|(_, settings)| settings)
+    }
+
     /// Index of the instance called `name`.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.instances.iter().position(|i| *i.name == *name)

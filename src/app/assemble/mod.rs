@@ -2,10 +2,13 @@
 
 mod instances;
 mod known;
+mod outline;
 mod wiring;
 
+pub use outline::{InstanceOutline, Outline, ProfileOutline};
+
 use crate::clock::Clock;
-use crate::config::{ConfigErrors, Findings, Loaded, Problem, decode, parsers, resolve};
+use crate::config::{ConfigErrors, Findings, Loaded, Problem, Resolved, decode, parsers, resolve};
 use crate::datalayer::{self, SourceBinding};
 use crate::director::{self, Plan};
 use crate::discovery;
@@ -72,16 +75,47 @@ pub fn registry() -> Result<Registry, BuildError> {
 
 /// Builds the plan of a configuration. Tells everything that is wrong with it at once.
 pub fn assemble(loaded: &Loaded, inputs: &Inputs<'_>) -> Result<Assembled, ConfigErrors> {
+    examine(loaded, inputs).result
+}
+
+/// All that there is to say of a configuration.
+pub struct Examined {
+    /// The plan, or everything that is wrong.
+    pub result: Result<Assembled, ConfigErrors>,
+    /// What is accepted but deserves a word, whether or not something is wrong.
+    pub notices: Vec<Problem>,
+    /// What it came to; what could not be read is missing.
+    pub outline: Outline,
+}
+
+/// Builds the plan of a configuration, and keeps what there is to say of it even when something is wrong.
+pub fn examine(loaded: &Loaded, inputs: &Inputs<'_>) -> Examined {
     let mut findings = Findings::default();
     let Some(document) = decode(&loaded.text, &mut findings) else {
-        return Err(ConfigErrors { origin: loaded.origin.clone(), problems: findings.problems });
+        let errors = ConfigErrors { origin: loaded.origin.clone(), problems: findings.problems };
+        return Examined { result: Err(errors), notices: findings.notices, outline: Outline::default() };
     };
     let resolved = resolve(document, inputs.registry, &mut findings);
+    let mut outline = Outline::of(&resolved);
+    let mut notices = Vec::new();
+    let result = build(loaded, inputs, resolved, findings, &mut outline, &mut notices);
+    Examined { result, notices, outline }
+}
+
+fn build(
+    loaded: &Loaded,
+    inputs: &Inputs<'_>,
+    resolved: Resolved,
+    findings: Findings,
+    outline: &mut Outline,
+    said: &mut Vec<Problem>,
+) -> Result<Assembled, ConfigErrors> {
     let followers_know = resolved.gates.ha_populate_non_leader_datastore;
     let mut workshop = Workshop::new(inputs, findings);
     workshop.build_all(&resolved.instances);
     known::check(&mut workshop);
-    let profiles = wiring::profiles(&mut workshop, resolved.profiles);
+    let specs = wiring::written_profiles(&workshop, resolved.profiles);
+    let profiles = wiring::profiles(&mut workshop, &specs);
     let handler = wiring::handler(&mut workshop, &profiles);
     let scheduler = wiring::scheduler(&mut workshop, profiles, handler);
     let parsers = wiring::parsers(&mut workshop, &resolved.parsers);
@@ -97,7 +131,9 @@ pub fn assemble(loaded: &Loaded, inputs: &Inputs<'_>) -> Result<Assembled, Confi
     let (pre_request, response) = workshop.hooks();
     let (admitters, fairness) = workshop.gatekeepers();
     let (reporters, holds) = (workshop.reporters(), workshop.holds());
+    outline.complete(&workshop, &specs);
     let (findings, table) = workshop.into_parts();
+    said.clone_from(&findings.notices);
     let notices = findings.finish(&loaded.origin)?;
     let missing = |what: &str| ConfigErrors {
         origin: loaded.origin.clone(),

@@ -6,7 +6,8 @@ use crate::config::{ProfileSpec, Reference};
 use crate::datalayer::SourceBinding;
 use crate::endpoint::{Cost, ReservationRole};
 use crate::plugin::{
-    CostModel, DiscoverySpec, Part, Picker, Policies, ProfileHandler, SaturationDetector, WeightedScorer,
+    CostModel, DiscoverySpec, Known, Part, Picker, Policies, ProfileHandler, SaturationDetector,
+    WeightedScorer,
 };
 use crate::pool::{Candidates, Position};
 use crate::request::{InferenceRequest, ParserKind};
@@ -17,12 +18,17 @@ const DEFAULT_PICKER: &str = "max-score-picker";
 const DEFAULT_COST: &str = "inflight-load-producer";
 const DEFAULT_HANDLER: &str = "single-profile-handler";
 
-/// The profiles with their plugins; one called `default`, of every filter, scorer and picker, when none is written.
-pub fn profiles(workshop: &mut Workshop<'_>, mut written: Vec<ProfileSpec>) -> Vec<Profile> {
+/// The profiles as written; one called `default`, of every filter, scorer and picker, when none is.
+pub fn written_profiles(workshop: &Workshop<'_>, mut written: Vec<ProfileSpec>) -> Vec<ProfileSpec> {
     if written.is_empty() {
         written.push(default_profile(workshop));
     }
-    written.into_iter().filter_map(|spec| profile(workshop, &spec)).collect()
+    written
+}
+
+/// The profiles with their plugins.
+pub fn profiles(workshop: &mut Workshop<'_>, written: &[ProfileSpec]) -> Vec<Profile> {
+    written.iter().filter_map(|spec| profile(workshop, spec)).collect()
 }
 
 fn is_scheduling(instance: &Instance) -> bool {
@@ -294,8 +300,15 @@ fn role<T>(
     let instance = workshop.take(reference)?;
     let found = read(instance);
     if found.is_none() && !instance.known_as(part) {
-        let told = format!("plugin '{}' (type: '{}') is no {wanted}", instance.name, instance.plugin_type);
-        workshop.findings.problem(reference.place, reference.path.clone(), told);
+        let (name, plugin_type) = (&instance.name, instance.plugin_type);
+        if Known::find(plugin_type).is_some_and(|row| row.is(part)) {
+            // It is one in the reference, to learn of what this release tells every plugin.
+            let told = format!("plugin '{name}' needs no {wanted} here: it has no effect in this place");
+            workshop.findings.notice(reference.place, reference.path.clone(), told);
+        } else {
+            let told = format!("plugin '{name}' (type: '{plugin_type}') is no {wanted}");
+            workshop.findings.problem(reference.place, reference.path.clone(), told);
+        }
     }
     found
 }

@@ -150,6 +150,13 @@ pub fn decode(text: &str, findings: &mut Findings) -> Option<Document> {
     Some(decode_modern(&root, findings))
 }
 
+/// The document's tree in today's form. `None` when it cannot be read at all.
+pub fn modernized(text: &str, findings: &mut Findings) -> Option<Node> {
+    let mut root = node::read(text).ok()?;
+    forms::modernize(&mut root, findings);
+    Some(root)
+}
+
 /// Decodes a document that is in today's form.
 fn decode_modern(root: &Node, findings: &mut Findings) -> Document {
     let mut fields = Fields::of(root, "", findings);

@@ -32,10 +32,10 @@ use crate::datalayer::engines::{DEFAULT_ENGINE, built_in};
 use crate::datalayer::metric_spec::MetricSpec;
 use crate::endpoint::ENGINE_LABELS;
 use crate::plugin::{BuildContext, BuildError, EngineSpec, ExtractorSpec, PluginType, Roles, Stability};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Parameters {
     engine_label_key: String,
@@ -53,7 +53,7 @@ impl Default for Parameters {
     }
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Serialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct EngineConfig {
     name: String,
@@ -69,7 +69,7 @@ struct EngineConfig {
     custom_metrics: Vec<CustomMetric>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Serialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct CustomMetric {
     attribute_key: String,
@@ -137,7 +137,7 @@ pub fn default_spec() -> ExtractorSpec {
 }
 
 fn build(context: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let parameters: Parameters = context.decode()?;
+    let parameters: Parameters = context.settings()?;
     let mut engines = built_in();
     let mut seen = BTreeSet::new();
     for config in parameters.engine_configs {

@@ -18,10 +18,10 @@ use crate::plugin::{
 };
 use crate::pool::{AttributeId, Candidates};
 use crate::request::InferenceRequest;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct Parameters {
     hostname: String,
@@ -47,7 +47,7 @@ struct Topology {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let labels = Arc::new(TopologyLabels {
         region: written.region,
         zone: written.zone,

@@ -20,7 +20,8 @@ use crate::plugin::{BuildContext, BuildError, PluginType, Roles, SourceSpec, Sta
 pub const NAME: &str = "metrics-data-source";
 
 fn build(context: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let source = context.decode::<Parameters>()?.into_source("/metrics")?;
+    let source = context.settings::<Parameters>()?.into_source("/metrics")?;
+    context.in_force("path", &*source.path);
     Ok(Roles { source: Some(SourceSpec::Metrics(source)), ..Roles::default() })
 }
 

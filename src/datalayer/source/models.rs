@@ -16,7 +16,8 @@ use crate::plugin::{BuildContext, BuildError, PluginType, Roles, SourceSpec, Sta
 pub const NAME: &str = "models-data-source";
 
 fn build(context: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let source = context.decode::<Parameters>()?.into_source("/v1/models")?;
+    let source = context.settings::<Parameters>()?.into_source("/v1/models")?;
+    context.in_force("path", &*source.path);
     Ok(Roles { source: Some(SourceSpec::Models(source)), ..Roles::default() })
 }
 

@@ -1,12 +1,13 @@
 //! Parameters that sources of HTTP pages share.
 
+use crate::plugin::units::duration;
 use crate::plugin::{BuildError, HttpSource};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// As they stand in a configuration.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Parameters {
     scheme: String,
@@ -74,35 +75,18 @@ impl Parameters {
             insecure_skip_verify: self.insecure_skip_verify,
             ca_cert_path: file(self.ca_cert_path),
             client_cert,
-            interval: interval.as_deref().map(go_duration).transpose()?,
+            interval: interval.as_deref().map(period).transpose()?,
         })
     }
 }
 
-/// Reads a duration in Go's form (`50ms`, `1.5s`, `1m30s`), which must be longer than nothing.
-fn go_duration(text: &str) -> Result<Duration, BuildError> {
-    let fault = || {
-        BuildError::Parameters(format!("`interval` is `{text}`; write a duration like 50ms, 1.5s or 1m30s"))
-    };
-    let mut rest = text;
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(fault)?;
-        let value: f64 = rest[..digits].parse().map_err(|_e| fault())?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
-        seconds += value
-            * match &rest[digits..unit_end] {
-                "ns" => 1e-9,
-                "us" | "µs" | "μs" => 1e-6,
-                "ms" => 1e-3,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                _ => return Err(fault()),
-            };
-        rest = &rest[unit_end..];
+/// A period, which must be longer than nothing.
+fn period(text: &str) -> Result<Duration, BuildError> {
+    let period = duration(text).map_err(|told| BuildError::Parameters(format!("`interval`: {told}")))?;
+    if period.is_zero() {
+        return Err(BuildError::Parameters(format!("`interval` is `{text}`; give one longer than 0s")));
     }
-    Duration::try_from_secs_f64(seconds).ok().filter(|d| !d.is_zero()).ok_or_else(fault)
+    Ok(period)
 }
 
 #[cfg(test)]

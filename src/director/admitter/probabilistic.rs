@@ -17,13 +17,13 @@
 use crate::endpoint::{Endpoint, Reading};
 use crate::plugin::{AdmissionView, Admitter, BuildContext, BuildError, PluginType, Roles, Stability};
 use crate::request::InferenceRequest;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "probabilistic-admitter", stability: Stability::Beta, build };
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Probabilistic {
     queue_depth_threshold: f64,
@@ -39,7 +39,7 @@ impl Default for Probabilistic {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let admitter: Probabilistic = ctx.decode()?;
+    let admitter: Probabilistic = ctx.settings()?;
     let numbers = [
         ("queueDepthThreshold", admitter.queue_depth_threshold),
         ("kvCacheUtilThreshold", admitter.kv_cache_util_threshold),

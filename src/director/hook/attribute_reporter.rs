@@ -20,20 +20,20 @@ use crate::plugin::{
     AttributeReporter, BuildContext, BuildError, PluginType, ReportedAttribute, Roles, Stability,
 };
 use crate::request::Usage;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "request-attribute-reporter", stability: Stability::Beta, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Parameters {
     #[serde(default)]
     attributes: Vec<Attribute>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Attribute {
     key: Key,
@@ -42,7 +42,7 @@ struct Attribute {
     condition: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Key {
     #[serde(default)]
@@ -59,7 +59,7 @@ struct Reporter {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let wrong = |told: String| BuildError::Parameters(told);
     let [attribute] = &written.attributes[..] else {
         let found = written.attributes.len();

@@ -21,14 +21,14 @@ use crate::plugin::{
     AdmissionView, BuildContext, BuildError, Cycle, Filter, PluginType, Roles, SaturationDetector, Shortlist,
     Stability, Verdict,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "utilization-detector", stability: Stability::Beta, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Parameters {
     queue_depth_threshold: i64,
@@ -57,9 +57,9 @@ struct UtilizationDetector {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let detector = Arc::new(UtilizationDetector::new(&ctx.decode()?)?);
+    let detector = Arc::new(UtilizationDetector::new(&ctx.settings()?)?);
     if detector.headroom > 1.0 {
-        tracing::warn!(plugin = %ctx.name, "a headroom of {} more than doubles the thresholds", detector.headroom);
+        ctx.notice(format!("a headroom of {} more than doubles the thresholds", detector.headroom));
     }
     Ok(Roles {
         saturation: Some(Arc::clone(&detector) as Arc<dyn SaturationDetector>),

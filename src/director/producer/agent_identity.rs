@@ -16,7 +16,7 @@ use crate::plugin::{
 };
 use crate::pool::{AttributeId, Candidates};
 use crate::request::{Headers, InferenceRequest};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
@@ -25,7 +25,7 @@ pub(super) const TYPE: PluginType =
 /// Headers of agents, the most telling first.
 const KNOWN: [&str; 4] = ["x-claude-code-session-id", "x-session-affinity", "session-id", "session_id"];
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Parameters {
     additional_session_headers: Vec<String>,
@@ -37,7 +37,7 @@ struct AgentIdentity {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let names = written.additional_session_headers.iter().map(|name| name.trim().to_ascii_lowercase());
     let plugin =
         Arc::new(AgentIdentity { additional: names.collect(), key: ctx.produces(SessionKey::AGENT) });

@@ -31,7 +31,7 @@ use crate::pool::{AttributeId, Candidates, Columns, PoolSnapshot, Position};
 use crate::request::{BYTES_PER_TOKEN, InferenceRequest, Prompt};
 use crate::telemetry::names;
 use metrics::{Gauge, Histogram};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -49,7 +49,7 @@ const DEFAULT_CAPACITY: NonZeroU32 = match NonZeroU32::new(31_250) {
 /// Profile whose first target holds the prompt's blocks besides the primary one.
 const PREFILL_PROFILE: &str = "prefill";
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Parameters {
     auto_tune: bool,
@@ -188,10 +188,11 @@ pub fn index(state: &StateStore, max_bytes: usize) -> Arc<PrefixIndex> {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let settings = Settings::new(&ctx.decode()?)?;
+    let settings = Settings::new(&ctx.settings()?)?;
+    ctx.in_force("lruCapacityPerServer", settings.capacity.get());
     if settings.block_tokens < LEAST_BLOCK_TOKENS && !settings.auto_tune {
         let written = settings.block_tokens;
-        tracing::warn!(plugin = %ctx.name, "blocks of {written} tokens are raised to {LEAST_BLOCK_TOKENS}");
+        ctx.notice(format!("blocks of {written} tokens are raised to {LEAST_BLOCK_TOKENS}"));
     }
     ctx.reads(Columns { cache: true, ..Columns::default() });
     let producer = Arc::new(ApproxPrefixCache {

@@ -32,7 +32,7 @@ use crate::telemetry::names;
 use assign::{Rules, assign};
 use metrics::Counter;
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -47,7 +47,7 @@ const DEFAULT_BLOCKS: u32 = 2048;
 /// Requests of one window when the configuration gives no cap.
 const MOST: usize = 65_536;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Parameters {
     window_duration_ms: u64,
@@ -59,7 +59,7 @@ struct Parameters {
     balance_by: Balance,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 enum Balance {
     Requests,
@@ -152,7 +152,7 @@ fn settings(written: &Parameters) -> Result<Settings, BuildError> {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let settings = settings(&written)?;
     let fingerprint = xxh64(format!("{written:?}").as_bytes(), 0);
     let plugin = Arc::new(BurstPrefixCache {

@@ -23,13 +23,13 @@ use crate::plugin::{
 };
 use crate::pool::{AttributeId, Candidates, Position};
 use crate::request::InferenceRequest;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: TokenCosts::PRODUCER, stability: Stability::Beta, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Parameters {
     #[serde(default)]
@@ -61,7 +61,7 @@ struct OutputEstimate {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let parameters: Parameters = ctx.decode()?;
+    let parameters: Parameters = ctx.settings()?;
     let ratio = parameters.output_ratio;
     if !(ratio.is_finite() && ratio >= 0.0) {
         return Err(BuildError::Parameters(format!("`outputRatio` must be 0 or more, not {ratio}")));

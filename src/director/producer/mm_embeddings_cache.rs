@@ -19,7 +19,7 @@ use crate::plugin::{
 use crate::pool::{AttributeId, Candidates, Position};
 use crate::request::InferenceRequest;
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ const MIB_PER_ITEM: u32 = 2;
 /// Profile whose first target holds the items besides the primary one.
 const ENCODE_PROFILE: &str = "encode";
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct Parameters {
     #[serde(rename = "cacheSizeInMBPerServer")]
@@ -50,7 +50,7 @@ fn capacity(mib: u32) -> usize {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let capacity = capacity(ctx.decode::<Parameters>()?.cache_size_mib);
+    let capacity = capacity(ctx.settings::<Parameters>()?.cache_size_mib);
     let make = || Caches { capacity, held: Mutex::default() };
     let plugin = Arc::new(MmEmbeddingsCache {
         caches: ctx.state.get_or_insert(ctx.name, capacity as u64, make),

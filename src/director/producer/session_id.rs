@@ -15,13 +15,13 @@ use crate::plugin::{
 };
 use crate::pool::{AttributeId, Candidates};
 use crate::request::{Headers, InferenceRequest};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: SessionKey::PRODUCER, stability: Stability::Beta, build };
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Parameters {
     header_name: String,
@@ -39,7 +39,7 @@ struct SessionId {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let (header, cookie) = (written.header_name.trim().to_ascii_lowercase(), written.cookie_name);
     let origin = match (header.is_empty(), cookie.trim()) {
         (false, "") => Origin::Header(header),

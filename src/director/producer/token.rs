@@ -12,13 +12,13 @@
 use crate::plugin::{BuildContext, BuildError, DataProducer, PluginType, ProduceError, Roles, Stability};
 use crate::pool::Candidates;
 use crate::request::InferenceRequest;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType = PluginType { name: "token-producer", stability: Stability::Beta, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Parameters {
     #[serde(default)]
@@ -29,7 +29,7 @@ struct Parameters {
     _model_name: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Estimate {
     image: Option<Value>,
@@ -39,7 +39,7 @@ struct Estimate {
 struct TokenProducer;
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let parameters: Parameters = ctx.decode()?;
+    let parameters: Parameters = ctx.settings()?;
     let backends = [("vllm", parameters.vllm), ("udsTokenizerConfig", parameters.uds_tokenizer_config)];
     for (key, _) in backends.iter().filter(|(_, value)| value.is_some()) {
         ctx.notice(format!("`{key}` has no effect: this release estimates tokens and asks no tokenizer"));

@@ -42,7 +42,7 @@ pub use resolve::Resolver;
 
 use crate::plugin::{BuildContext, BuildError, DiscoverySpec, PluginType, Policies, Roles, Stability};
 use crate::pool::{EndpointSpec, PoolEvent, PoolSpec, PoolWriter};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -222,7 +222,7 @@ async fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
     if text.len() > MAX_FILE_BYTES { Err(ReadError::TooLarge) } else { Ok(text) }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Parameters {
     path: Option<PathBuf>,
@@ -233,7 +233,7 @@ struct Parameters {
 }
 
 fn build(context: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let parameters: Parameters = context.decode()?;
+    let parameters: Parameters = context.settings()?;
     let path = parameters.path.clone().filter(|p| !p.as_os_str().is_empty());
     let path = path.ok_or_else(|| {
         BuildError::Parameters("`path` is required: the file that lists endpoints".to_owned())

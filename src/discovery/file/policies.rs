@@ -2,7 +2,7 @@
 
 use crate::plugin::Policies;
 use crate::pool::{PoolEvent, RewriteRule};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The sections as they are written; one that is left out is not the same as an empty one.
@@ -16,7 +16,7 @@ pub struct Sections {
 }
 
 /// One objective.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Objective {
     name: String,
@@ -24,7 +24,7 @@ pub struct Objective {
 }
 
 /// One rewrite rule.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rewrite {
     name: String,
@@ -33,7 +33,7 @@ pub struct Rewrite {
     targets: Vec<Target>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Target {
     model_rewrite: Arc<str>,

@@ -6,13 +6,13 @@
 //! ```
 
 use crate::plugin::{BuildContext, BuildError, Cycle, Filter, PluginType, Roles, Shortlist, Stability};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "by-label", stability: Stability::Deprecated("label-selector-filter"), build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ByLabel {
     #[serde(default)]
@@ -24,7 +24,7 @@ struct ByLabel {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let filter: ByLabel = ctx.decode()?;
+    let filter: ByLabel = ctx.settings()?;
     if filter.label.is_empty() {
         return Err(BuildError::Parameters("`label` must name a label".to_owned()));
     }

@@ -17,12 +17,12 @@ use crate::plugin::{
 };
 use crate::pool::AttributeId;
 use crate::scheduling::cel::{Faults, Scope, Truth, Typed, compile};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType = PluginType { name: "cel-filter", stability: Stability::Alpha, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Parameters {
     expression: String,
@@ -40,7 +40,7 @@ struct CelFilter {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let compiled = compile(&written.expression, &written.prefix_match_info_producer_name, ctx)?;
     let Typed::Truth(holds) = compiled.expression else {
         return Err(BuildError::Parameters(format!(

@@ -21,13 +21,13 @@
 use crate::endpoint::ScalarId;
 use crate::plugin::{BuildContext, BuildError, Cycle, Filter, PluginType, Roles, Shortlist, Stability};
 use crate::scheduling::metric;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "endpoint-attribute-filter", stability: Stability::Alpha, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Parameters {
     #[serde(default)]
@@ -40,27 +40,27 @@ struct Parameters {
     algorithm: Algorithm,
 }
 
-#[derive(Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, Deserialize, Serialize, PartialEq, Eq)]
 enum OnMissing {
     #[default]
     Pass,
     Fail,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 enum Algorithm {
     Threshold { threshold: Threshold },
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Threshold {
     operator: Operator,
     value: f64,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, Serialize)]
 enum Operator {
     LessThan,
     LessThanOrEqual,
@@ -92,7 +92,7 @@ struct EndpointAttributeFilter {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let metric = metric::resolve(ctx, "attribute", &written.attribute, written.producer.as_deref())?;
     let Algorithm::Threshold { threshold } = written.algorithm;
     let filter = EndpointAttributeFilter {

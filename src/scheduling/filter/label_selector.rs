@@ -12,14 +12,14 @@
 
 use crate::endpoint::Labels;
 use crate::plugin::{BuildContext, BuildError, Cycle, Filter, PluginType, Roles, Shortlist, Stability};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "label-selector-filter", stability: Stability::Beta, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Selector {
     #[serde(default)]
@@ -28,7 +28,7 @@ struct Selector {
     match_expressions: Vec<Expression>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Expression {
     key: String,
@@ -37,7 +37,7 @@ struct Expression {
     values: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 enum Operator {
     In,
     NotIn,
@@ -46,7 +46,7 @@ enum Operator {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let selector: Selector = ctx.decode()?;
+    let selector: Selector = ctx.settings()?;
     for expression in &selector.match_expressions {
         let takes_values = matches!(expression.operator, Operator::In | Operator::NotIn);
         if takes_values == expression.values.is_empty() {

@@ -28,14 +28,14 @@ use crate::plugin::{
     BuildContext, BuildError, Cycle, Filter, PluginType, PrefixMatches, Roles, Shortlist, Stability,
 };
 use crate::pool::{AttributeId, Position};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use xxhash_rust::xxh64::xxh64;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "prefix-cache-affinity-filter", stability: Stability::Beta, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Parameters {
     affinity_threshold: f64,
@@ -51,7 +51,7 @@ struct Parameters {
     _latency_producer: String,
 }
 
-#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 enum TtftSource {
     PrefillThroughput,
@@ -82,12 +82,11 @@ struct PrefixCacheAffinityFilter {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let most_tokens_ahead = written.check()?;
     if written.ttft_source == TtftSource::LatencyPredictor && written.max_ttft_penalty_ms > 0.0 {
-        tracing::warn!(
-            plugin = %ctx.name,
-            "ttftSource latencyPredictor: this release predicts no latencies, so maxTTFTPenaltyMs has no effect"
+        ctx.notice(
+            "ttftSource latencyPredictor: this release predicts no latencies, so maxTTFTPenaltyMs has no effect",
         );
     }
     let producer = Some(written.prefix_match_info_producer_name.as_str());

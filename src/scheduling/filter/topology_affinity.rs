@@ -14,13 +14,13 @@
 
 use crate::plugin::{BuildContext, BuildError, Cycle, Filter, PluginType, Roles, Shortlist, Stability};
 use crate::scheduling::topology::{Level, Topology};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "topology-affinity-filter", stability: Stability::Alpha, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Parameters {
     #[serde(default = "tightest")]
@@ -39,7 +39,7 @@ struct TopologyFilter {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let topology = Topology::build(ctx, &written.topology_producer_name);
     let filter = TopologyFilter { topology, least: written.min_affinity };
     Ok(Roles { filter: Some(Arc::new(filter)), ..Roles::default() })

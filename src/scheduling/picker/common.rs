@@ -3,9 +3,9 @@
 use crate::plugin::{BuildContext, BuildError, Ranked, Targets};
 use crate::pool::Position;
 use crate::reuse::Reused;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Parameters {
     #[serde(default)]
@@ -13,9 +13,10 @@ struct Parameters {
 }
 
 /// Most endpoints that a picker names, from its parameters: 1 unless a larger number is given.
-pub(super) fn most(ctx: &BuildContext<'_>) -> Result<usize, BuildError> {
-    let written = ctx.decode::<Parameters>()?.max_num_of_endpoints;
-    Ok(usize::try_from(written.max(1)).unwrap_or(usize::MAX))
+pub(super) fn most(ctx: &mut BuildContext<'_>) -> Result<usize, BuildError> {
+    let most = ctx.settings::<Parameters>()?.max_num_of_endpoints.max(1);
+    ctx.in_force("maxNumOfEndpoints", most);
+    Ok(usize::try_from(most).unwrap_or(usize::MAX))
 }
 
 /// The first `most` positions by descending `key`, ties in an order of chance.

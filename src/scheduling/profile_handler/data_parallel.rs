@@ -14,13 +14,13 @@ use crate::plugin::{
     Roles, ScheduleError, Stability,
 };
 use crate::request::{InferenceRequest, names};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "data-parallel-profile-handler", stability: Stability::Beta, build };
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct DataParallel {
     #[serde(default = "default_port")]
@@ -32,7 +32,7 @@ fn default_port() -> u16 {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let handler: Arc<DataParallel> = Arc::new(ctx.decode()?);
+    let handler: Arc<DataParallel> = Arc::new(ctx.settings()?);
     Ok(Roles {
         profile_handler: Some(Arc::clone(&handler) as Arc<dyn ProfileHandler>),
         pre_request: Some(handler),

@@ -15,13 +15,13 @@ use crate::plugin::{
     BuildContext, BuildError, PluginType, ProfileHandler, ProfileRuns, Roles, ScheduleError, Stability,
 };
 use crate::request::InferenceRequest;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "header-profile-handler", stability: Stability::Alpha, build };
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Parameters {
     header_name: String,
@@ -34,7 +34,7 @@ struct HeaderProfileHandler {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let or = |text: &str, default: &str| match text.trim() {
         "" => default.to_owned(),
         text => text.to_owned(),

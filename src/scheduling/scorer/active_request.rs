@@ -15,13 +15,13 @@
 use crate::plugin::{
     BuildContext, BuildError, Cycle, PluginType, Roles, Score, Scorer, Scores, Shortlist, Stability,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "active-request-scorer", stability: Stability::Beta, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Parameters {
     #[serde(default)]
@@ -39,7 +39,7 @@ struct ActiveRequestScorer {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let parameters: Parameters = ctx.decode()?;
+    let parameters: Parameters = ctx.settings()?;
     let scorer = ActiveRequestScorer {
         idle: u32::try_from(parameters.idle_threshold.max(0)).unwrap_or(u32::MAX),
         busy: parameters.max_busy_score.filter(|s| (0.0..=1.0).contains(s)).unwrap_or(1.0),

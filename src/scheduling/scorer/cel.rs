@@ -20,12 +20,12 @@ use crate::plugin::{
 use crate::pool::AttributeId;
 use crate::reuse::Reused;
 use crate::scheduling::cel::{Fault, Faults, Real, Scope, Truth, Typed, compile};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType = PluginType { name: "cel-scorer", stability: Stability::Alpha, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Parameters {
     expression: String,
@@ -48,7 +48,7 @@ struct CelScorer {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let compiled = compile(&written.expression, &written.prefix_match_info_producer_name, ctx)?;
     let rating = match compiled.expression {
         Typed::Real(number) => Rating::Number(number),

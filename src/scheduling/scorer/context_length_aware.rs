@@ -22,13 +22,13 @@ use crate::plugin::{
     BuildContext, BuildError, Cycle, Filter, PluginType, Roles, Score, Scorer, Scores, Shortlist, Stability,
 };
 use crate::pool::Position;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "context-length-aware", stability: Stability::Beta, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ContextLengthAware {
     #[serde(default = "default_label")]
@@ -49,7 +49,7 @@ struct Span {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let plugin: ContextLengthAware = ctx.decode()?;
+    let plugin: ContextLengthAware = ctx.settings()?;
     if plugin.label.is_empty() {
         return Err(BuildError::Parameters("`label` must name a label".to_owned()));
     }

@@ -21,13 +21,13 @@ use crate::plugin::{
     BuildContext, BuildError, Cycle, PluginType, Roles, Score, Scorer, Scores, Shortlist, Stability,
 };
 use crate::scheduling::metric;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "endpoint-attribute-scorer", stability: Stability::Alpha, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Parameters {
     #[serde(default)]
@@ -36,7 +36,7 @@ struct Parameters {
     algorithm: Algorithm,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Algorithm {
     #[serde(rename = "type")]
@@ -45,7 +45,7 @@ struct Algorithm {
     normalization: Normalization,
 }
 
-#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Deserialize, Serialize, PartialEq, Eq)]
 enum Better {
     #[serde(rename = "linear_lower_is_better")]
     Lower,
@@ -53,18 +53,18 @@ enum Better {
     Higher,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Normalization {
     fixed_range: Option<Range>,
     adaptive_range: Option<Adaptive>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Adaptive {}
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Range {
     min: f64,
@@ -78,7 +78,7 @@ struct EndpointAttributeScorer {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let Algorithm { better, normalization } = written.algorithm;
     if normalization.fixed_range.is_some() && normalization.adaptive_range.is_some() {
         return Err(BuildError::Parameters(

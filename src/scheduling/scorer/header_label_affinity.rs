@@ -12,13 +12,13 @@
 use crate::plugin::{
     BuildContext, BuildError, Cycle, PluginType, Roles, Score, Scorer, Scores, Shortlist, Stability,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "header-label-affinity-scorer", stability: Stability::Alpha, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct HeaderLabelScorer {
     #[serde(default)]
@@ -28,7 +28,7 @@ struct HeaderLabelScorer {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let mut scorer: HeaderLabelScorer = ctx.decode()?;
+    let mut scorer: HeaderLabelScorer = ctx.settings()?;
     scorer.header_name = scorer.header_name.trim().to_ascii_lowercase();
     for (field, value) in [("headerName", &scorer.header_name), ("labelKey", &scorer.label_key)] {
         if value.is_empty() {

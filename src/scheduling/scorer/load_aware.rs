@@ -12,7 +12,7 @@ use super::known::score_fresh;
 use crate::plugin::{
     BuildContext, BuildError, Cycle, PluginType, Roles, Scorer, Scores, Shortlist, Stability,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
@@ -20,7 +20,7 @@ pub(super) const TYPE: PluginType =
 
 const DEFAULT_THRESHOLD: u32 = 128;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Parameters {
     #[serde(default)]
@@ -32,10 +32,11 @@ struct LoadAwareScorer {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let threshold = match ctx.decode::<Parameters>()?.threshold {
+    let threshold = match ctx.settings::<Parameters>()?.threshold {
         ..=0 => DEFAULT_THRESHOLD,
         positive => u32::try_from(positive).unwrap_or(u32::MAX),
     };
+    ctx.in_force("threshold", threshold);
     Ok(Roles { scorer: Some(Arc::new(LoadAwareScorer { threshold })), ..Roles::default() })
 }
 

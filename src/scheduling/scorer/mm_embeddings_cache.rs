@@ -13,13 +13,13 @@ use crate::plugin::{
     Stability,
 };
 use crate::pool::AttributeId;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "mm-embeddings-cache-scorer", stability: Stability::Beta, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Parameters {
     #[serde(default)]
@@ -29,7 +29,7 @@ struct Parameters {
 struct MmScorer(AttributeId<EncoderMatches>);
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let id = ctx.consumes(EncoderMatches::KIND, Some(&written.producer_name), EncoderMatches::PRODUCER);
     Ok(Roles { scorer: Some(Arc::new(MmScorer(id))), ..Roles::default() })
 }

@@ -24,7 +24,7 @@ use crate::plugin::{
 use crate::pool::{AttributeId, Candidates};
 use crate::reuse::{Reusable, Reused, Shelf};
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::LocalKey;
@@ -36,7 +36,7 @@ const DEFAULT_SIZE: usize = 1024;
 /// Profile whose first target is used besides the primary one's.
 const PREFILL_PROFILE: &str = "prefill";
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Parameters {
     lru_size: i64,
@@ -59,8 +59,9 @@ struct Uses {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let most = usize::try_from(written.lru_size).ok().filter(|n| *n > 0).unwrap_or(DEFAULT_SIZE);
+    ctx.in_force("lruSize", most);
     let producer = Some(written.prefix_match_info_producer_name.as_str());
     let plugin = Arc::new(NoHitLru {
         matches: ctx.consumes(PrefixMatches::KIND, producer, PrefixMatches::PRODUCER),

@@ -17,13 +17,13 @@ use crate::plugin::{
     Stability,
 };
 use crate::pool::AttributeId;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "prefix-cache-scorer", stability: Stability::Beta, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Parameters {
     prefix_match_info_producer_name: String,
@@ -48,7 +48,7 @@ struct PrefixCacheScorer {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let (weight, scale) = (written.match_length_weight, written.match_length_scale_tokens);
     if !(0.0..=1.0).contains(&weight) {
         return Err(BuildError::Parameters(format!("`matchLengthWeight` must be from 0 to 1, not {weight}")));

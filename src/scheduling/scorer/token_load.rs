@@ -15,7 +15,7 @@ use crate::plugin::{
     TokenCosts,
 };
 use crate::pool::AttributeId;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
@@ -23,7 +23,7 @@ pub(super) const TYPE: PluginType =
 
 const DEFAULT_THRESHOLD: u32 = 4_194_304;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Parameters {
     #[serde(default)]
@@ -38,11 +38,12 @@ struct TokenLoadScorer {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let threshold = match written.queue_threshold_tokens {
         ..=0 => DEFAULT_THRESHOLD,
         positive => u32::try_from(positive).unwrap_or(u32::MAX),
     };
+    ctx.in_force("queueThresholdTokens", threshold);
     let producer = Some(written.in_flight_load_producer_name.as_str());
     let costs = ctx.consumes(TokenCosts::KIND, producer, TokenCosts::PRODUCER);
     ctx.reads_responses("counts the tokens of a prompt until its answer ends, not only until the first byte");

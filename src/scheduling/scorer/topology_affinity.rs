@@ -12,13 +12,13 @@ use crate::plugin::{
     BuildContext, BuildError, Cycle, PluginType, Roles, Score, Scorer, Scores, Shortlist, Stability,
 };
 use crate::scheduling::topology::{Level, Topology};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "topology-affinity-scorer", stability: Stability::Alpha, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Parameters {
     #[serde(default)]
@@ -28,7 +28,7 @@ struct Parameters {
 struct TopologyScorer(Topology);
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
     let scorer = TopologyScorer(Topology::build(ctx, &written.topology_producer_name));
     Ok(Roles { scorer: Some(Arc::new(scorer)), ..Roles::default() })
 }

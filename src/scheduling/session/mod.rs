@@ -18,12 +18,12 @@ use crate::telemetry::names as series;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use metrics::Counter;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use store::Sessions;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Parameters {
     strategy: Strategy,
@@ -43,20 +43,20 @@ impl Default for Parameters {
     }
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Strategy {
     EncodedEndpointHeader,
     SessionId,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct EncodedHeader {
     header: String,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct SessionId {
     sources: Vec<Source>,
@@ -64,7 +64,7 @@ struct SessionId {
     eviction_sweep_seconds: i64,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct Source {
     header: Option<String>,
@@ -102,7 +102,7 @@ const DEFAULT_SOURCE: &str = "x-session-id";
 impl Affinity {
     /// From the parameters of a filter or scorer.
     pub(super) fn build(ctx: &mut BuildContext<'_>) -> Result<Arc<Self>, BuildError> {
-        let written: Parameters = ctx.decode()?;
+        let written: Parameters = ctx.settings()?;
         let binding = match written.strategy {
             Strategy::EncodedEndpointHeader => {
                 let header = lower(&written.encoded_endpoint_header_config.header);
