@@ -1,5 +1,23 @@
 //! The request parsers as plugin types. They take no parameters; whatever is written there is ignored, as the
-//! reference does.
+//! reference does. The longest path that fits the end of a request's path counts, whole segments only.
+//!
+//! | type | reads |
+//! |---|---|
+//! | `openai-parser` | `chat/completions`, `completions` (both with `/render` too), `embeddings`, `responses`, `conversations`, `images/generations` |
+//! | `anthropic-parser` | `messages`, `messages/count_tokens` |
+//! | `vllmhttp-parser` | `inference/v1/generate` |
+//! | `sglanghttp-parser` | `generate` |
+//! | `vllmgrpc-parser` | `vllm.grpc.engine.VllmEngine/Generate` and `/Embed` |
+//! | `passthrough-parser` | any other path, unread; ends the list |
+//!
+//! All are Beta. Without any the first three and `passthrough-parser` hold.
+//!
+//! ```yaml
+//! requestHandler:
+//!   parsers:
+//!   - pluginRef: openai-parser
+//!   - pluginRef: vllmgrpc-parser
+//! ```
 
 use crate::plugin::{BuildContext, BuildError, PluginType, Roles, Stability};
 use crate::request::ParserKind;

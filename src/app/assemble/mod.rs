@@ -176,4 +176,7 @@ mod tests;
 mod shipped;
 
 #[cfg(test)]
+mod page;
+
+#[cfg(test)]
 mod samples;

@@ -5,7 +5,7 @@ use crate::config::{ConfigSource, DEFAULT_DOCUMENT};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-fn build(loaded: &Loaded) -> Result<Assembled, ConfigErrors> {
+pub(super) fn build(loaded: &Loaded) -> Result<Assembled, ConfigErrors> {
     let registry = registry().unwrap();
     let (state, clock) = (StateStore::default(), Clock::manual());
     let inputs = Inputs {

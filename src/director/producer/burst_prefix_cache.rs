@@ -2,7 +2,8 @@
 //! know of them.
 //!
 //! Requests that arrive within a window are held until it closes (or until `maxBatchSize` have come) and are assigned at
-//! once, as told in [`assign`]. The outcome is a full prefix match on the assigned endpoint, for a `prefix-cache-scorer`
+//! once: those with the same prompt as a group, the longest group first, each to the replica with the least of this burst so
+//! far. The outcome is a full prefix match on the assigned endpoint, for a `prefix-cache-scorer`
 //! that names this producer; other plugins and profiles still have their say. A request without a readable prompt does not
 //! wait, nor does one longer than its `x-request-timeout`.
 //!

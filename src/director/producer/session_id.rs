@@ -5,9 +5,8 @@
 //!
 //! ```yaml
 //! - type: session-id-producer
-//!   parameters:                          # exactly one of
-//!     headerName: x-conversation
-//!     cookieName: llm-d-session
+//!   parameters:
+//!     headerName: x-conversation         # or cookieName: llm-d-session
 //! ```
 
 use crate::plugin::{
