@@ -20,6 +20,7 @@ mod envoy_odd;
 mod envoy_replicas;
 mod envoy_scale;
 mod envoy_unseen;
+mod examples;
 mod explain;
 mod fuzz_corpus;
 mod image_root;

@@ -24,6 +24,8 @@ pub struct Plan {
     own_engines: Vec<u16>,
     targets: usize,
     picker_environment: Vec<(String, String)>,
+    shipped_configuration: Option<PathBuf>,
+    labels: Vec<String>,
 }
 
 impl Plan {
@@ -40,7 +42,22 @@ impl Plan {
             own_engines: Vec::new(),
             targets: 1,
             picker_environment: Vec::new(),
+            shipped_configuration: None,
+            labels: Vec::new(),
         }
+    }
+
+    /// The picker runs `config/NAME.yaml` as it is; its endpoints come from a file named by a flag.
+    pub fn shipped_configuration(mut self, name: &str) -> Self {
+        self.shipped_configuration =
+            Some(super::source_root().join("config").join(name).with_extension("yaml"));
+        self
+    }
+
+    /// One label for each engine in order, as `key: value`.
+    pub fn labels(mut self, labels: &[&str]) -> Self {
+        self.labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        self
     }
 
     /// How many engines.
@@ -304,9 +321,10 @@ impl Picker {
         let endpoints = folder.join("endpoints.yaml");
         let addresses: Vec<(String, u16)> =
             engines.iter().enumerate().map(|(i, port)| (format!("engine-{i}"), *port)).collect();
-        write_endpoints(&endpoints, &addresses);
-        let configuration = folder.join("picker.yaml");
-        std::fs::write(&configuration, picker_configuration(&endpoints, plan.targets)).unwrap();
+        write_labelled(&endpoints, &addresses, &plan.labels);
+        let written = folder.join("picker.yaml");
+        std::fs::write(&written, picker_configuration(&endpoints, plan.targets)).unwrap();
+        let configuration = plan.shipped_configuration.as_ref().unwrap_or(&written);
         let (grpc_port, health_port, metrics_port) = (free_port(), free_port(), free_port());
         let mut arguments = vec![
             "epp".to_owned(),
@@ -317,6 +335,9 @@ impl Picker {
             format!("--config-file={}", configuration.display()),
             "--refresh-prometheus-metrics-interval=200ms".to_owned(),
         ];
+        if plan.shipped_configuration.is_some() {
+            arguments.push(format!("--endpoints-file={}", endpoints.display()));
+        }
         arguments.extend(plan.picker_arguments.iter().cloned());
         let environment = plan.picker_environment.clone();
         let process = Self::spawn(&arguments, &environment, folder);
@@ -368,9 +389,17 @@ fn is_error(line: &str) -> bool {
 
 /// Writes the endpoints as file discovery reads them.
 pub fn write_endpoints(file: &Path, endpoints: &[(String, u16)]) {
+    write_labelled(file, endpoints, &[]);
+}
+
+/// The same with a label for each of the first endpoints.
+fn write_labelled(file: &Path, endpoints: &[(String, u16)], labels: &[String]) {
     let mut text = "endpoints:\n".to_owned();
-    for (name, port) in endpoints {
+    for (i, (name, port)) in endpoints.iter().enumerate() {
         text += &format!("  - name: {name}\n    address: 127.0.0.1\n    port: \"{port}\"\n");
+        if let Some(label) = labels.get(i) {
+            text += &format!("    labels: {{{label}}}\n");
+        }
     }
     let next = file.with_extension("next");
     std::fs::write(&next, text).unwrap();
