@@ -85,7 +85,6 @@ const DECIDERS: &[&str] = &[
 pub const KNOWN: &[Known] = &[
     Known::new("always-disagg-multimodal-decider", &[Part::Decider]),
     Known::new("always-disagg-pd-decider", &[Part::Decider]),
-    Known::new("concurrency-detector", &[Part::Saturation, Part::Filter]).standing_in("utilization-detector"),
     Known::alpha("dcgm-data-source", &[Part::Source]),
     Known::alpha("dcgm-extractor", &[Part::Extractor]),
     Known::new("disagg-headers-handler", &[Part::Hook]),
