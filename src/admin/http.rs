@@ -246,7 +246,7 @@ async fn respond<B>(
         },
         _ => text(
             StatusCode::NOT_FOUND,
-            "here are /metrics, /healthz, /readyz, /debug/state and /debug/decisions\n",
+            "here are /metrics, /healthz, /readyz, /debug/state, /debug/config and /debug/decisions\n",
         ),
     }
 }
@@ -292,10 +292,14 @@ fn caller<B>(request: &Request<B>, peer: SocketAddr) -> Caller<'_> {
 fn debug(path: &str, query: Option<&str>, pages: &Pages) -> Response<Full<Bytes>> {
     match path {
         "/debug/state" => json(&pages.state.state()),
+        "/debug/config" => configuration(pages),
         "/debug/decisions" => json(&pages.state.decisions(listed(query))),
         path => match path.strip_prefix("/debug/decisions/") {
             Some(id) => explain(&unescaped(id), pages),
-            None => text(StatusCode::NOT_FOUND, "the debug pages are /debug/state and /debug/decisions\n"),
+            None => text(
+                StatusCode::NOT_FOUND,
+                "the debug pages are /debug/state, /debug/config and /debug/decisions\n",
+            ),
         },
     }
 }
@@ -314,6 +318,15 @@ fn explain(id: &str, pages: &Pages) -> Response<Full<Bytes>> {
             StatusCode::NOT_FOUND,
             "no decision on this request is kept: it went to another replica, or --decision-records newer ones came since\n",
         ),
+    }
+}
+
+/// The configuration; with several pools one for each.
+fn configuration(pages: &Pages) -> Response<Full<Bytes>> {
+    let mut all = pages.state.configurations();
+    match all.len() {
+        1 => json(&all.pop_first().map(|(_, only)| only)),
+        _ => json(&all),
     }
 }
 

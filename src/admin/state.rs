@@ -14,6 +14,10 @@ use std::collections::BTreeMap;
 pub trait StateSource: Send + Sync + 'static {
     /// The state at this moment. Called on the admin thread; must not wait for a request.
     fn state(&self) -> State;
+    /// The configurations by pool; one without a name where there is one pool.
+    fn configurations(&self) -> BTreeMap<String, ConfigState> {
+        BTreeMap::new()
+    }
     /// The newest decisions first, at most `most`.
     fn decisions(&self, _most: usize) -> DecisionList {
         DecisionList::default()
@@ -22,6 +26,36 @@ pub trait StateSource: Send + Sync + 'static {
     fn explain(&self, _id: &str) -> Option<Explanation> {
         None
     }
+}
+
+/// The configuration in force, as `/debug/config` shows it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ConfigState {
+    /// Counts the configurations of this process, from 1.
+    pub generation: u64,
+    /// Where it was read from.
+    pub origin: String,
+    /// XXH64 of its text: tells whether two replicas run the same one.
+    pub digest: String,
+    /// How long it has been in force.
+    pub age_ms: u64,
+    /// What became of the last change of the file.
+    pub last_attempt: Option<Attempt>,
+    /// Its text.
+    pub text: String,
+}
+
+/// A changed file that was looked at.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Attempt {
+    /// How long ago.
+    pub age_ms: u64,
+    /// `taken` or `refused`.
+    pub outcome: &'static str,
+    /// What was wrong with it.
+    pub problems: Vec<String>,
+    /// What changed.
+    pub changes: Vec<String>,
 }
 
 /// What `/debug/decisions` says.

@@ -7,6 +7,7 @@ mod aside;
 mod cluster;
 mod edge;
 mod pool;
+mod reload;
 mod run;
 mod several;
 mod state;

@@ -1,11 +1,12 @@
 //! One pool: its configuration, endpoints, plan, memory, data and numbers, apart from those of any other.
 
 use super::aside::Aside;
-use super::assemble::{Assembled, Inputs, assemble};
+use super::assemble::{Assembled, DataPlan};
 use super::cluster::{self, Cluster};
+use super::reload::{ConfigStatus, Ingredients, Parts, Reloader};
 use super::state::PoolPage;
 use crate::clock::Clock;
-use crate::config::{EppOptions, Loaded, PoolOptions};
+use crate::config::{ConfigSource, EppOptions, Loaded, PoolOptions};
 use crate::datalayer::{self, DataLayer};
 use crate::director::{Decisions, Director, Options, Services};
 use crate::discovery::Discovery;
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 /// What every pool is built with.
 pub(super) struct Common<'a> {
     pub(super) options: &'a EppOptions,
-    pub(super) registry: &'a Registry,
+    pub(super) registry: &'a Arc<Registry>,
     pub(super) clock: &'a Clock,
     /// Those of the process.
     pub(super) metrics: &'a MetricsHandle,
@@ -52,6 +53,8 @@ pub(super) struct Draft {
     options: PoolOptions,
     metrics: MetricsHandle,
     scope: Scope,
+    ingredients: Ingredients,
+    loaded: Loaded,
     assembled: Assembled,
 }
 
@@ -65,9 +68,16 @@ impl Draft {
             (common.metrics.clone(), Scope::default())
         };
         // In the scope, because plugins keep handles of what they count.
-        let assembled = scope.run(|| read_configuration(common, options));
-        let assembled = common.named(options, assembled)?;
-        Ok(Self { options: options.clone(), metrics, scope, assembled })
+        let ingredients = Ingredients {
+            registry: Arc::clone(common.registry),
+            state: StateStore::default(),
+            clock: common.clock.clone(),
+            options: options.clone(),
+            allow_experimental: common.options.allow_experimental_plugins,
+        };
+        let read = scope.run(|| read_configuration(&ingredients));
+        let (loaded, assembled) = common.named(options, read)?;
+        Ok(Self { options: options.clone(), metrics, scope, ingredients, loaded, assembled })
     }
 
     /// Whether its endpoints come from a cluster.
@@ -100,11 +110,14 @@ pub(super) struct Pool {
     budget: Arc<Budget>,
     requests: RequestMetrics,
     data: DataLayer,
+    config: Arc<ConfigStatus>,
+    ingredients: Ingredients,
+    plan: DataPlan,
 }
 
 impl Pool {
     fn new(draft: Draft, common: &Common<'_>, cluster: &Cluster) -> anyhow::Result<Self> {
-        let Draft { options, metrics, scope, assembled } = draft;
+        let Draft { options, metrics, scope, ingredients, loaded, assembled } = draft;
         let clock = common.clock.clone();
         let (writer, reader) = pool::channel();
         let readiness = if common.several() { Readiness::new() } else { common.readiness.clone() };
@@ -116,7 +129,7 @@ impl Pool {
             period: common.options.poll_interval,
             staleness_threshold: common.options.staleness,
             back_off: common.options.poll_backoff,
-            scalars: assembled.data.scalars,
+            scalars: assembled.data.scalars.clone(),
             ..datalayer::Options::default()
         };
         let sources = &assembled.data.sources;
@@ -135,6 +148,7 @@ impl Pool {
         };
         let director = Arc::new(Director::new(services, assembled.plan, settings));
         let budget = Budget::new(options.max_buffered_bytes);
+        let config = Arc::new(ConfigStatus::new(loaded, clock.clone()));
         Ok(Self {
             options,
             metrics,
@@ -150,6 +164,9 @@ impl Pool {
             budget,
             requests,
             data,
+            config,
+            ingredients,
+            plan: assembled.data,
         })
     }
 
@@ -174,6 +191,7 @@ impl Pool {
     pub(super) fn page(&self) -> PoolPage {
         PoolPage {
             director: Arc::clone(&self.director),
+            config: Arc::clone(&self.config),
             readiness: self.readiness.clone(),
             budget: Arc::clone(&self.budget),
             clock: self.clock.clone(),
@@ -206,6 +224,18 @@ impl Pool {
         tasks.spawn(Stage::Support, task("pool gate"), move |stop| cluster::keep_gate(gate, reader, stop));
         let (discovery, writer, scope) = (self.discovery, self.writer, self.scope.clone());
         tasks.spawn(Stage::Support, task("discovery"), move |stop| scope.around(discovery.run(writer, stop)));
+        if let (ConfigSource::File(path), true) = (self.options.config, options.config_reload) {
+            let parts = Parts {
+                ingredients: self.ingredients,
+                director: self.director,
+                rebind: self.data.rebind(),
+                data: self.plan,
+                scope: self.scope.clone(),
+                status: self.config,
+            };
+            let reloader = Reloader::new(path, parts);
+            tasks.spawn(Stage::Support, task("configuration"), move |stop| reloader.run(stop));
+        }
         let (aside, data, scope) = (Aside::new("data")?, self.data, self.scope);
         tasks.spawn(Stage::Support, task("data layer"), move |stop| aside.run(scope.around(data.run(stop))));
         let gauges = Gauges { metrics: self.metrics, pool: self.reader, clock: self.clock };
@@ -215,24 +245,14 @@ impl Pool {
     }
 }
 
-fn read_configuration(common: &Common<'_>, options: &PoolOptions) -> anyhow::Result<Assembled> {
-    let loaded = Loaded::read(&options.config)?;
-    let inputs = Inputs {
-        registry: common.registry,
-        // The plugins hold what they share of it.
-        state: &StateStore::default(),
-        clock: common.clock,
-        prefix_index_bytes: options.prefix_index_bytes,
-        allow_experimental: common.options.allow_experimental_plugins,
-        endpoints_file: options.endpoints_file.clone(),
-        generation: 1,
-    };
-    let assembled = assemble(&loaded, &inputs)?;
+fn read_configuration(ingredients: &Ingredients) -> anyhow::Result<(Loaded, Assembled)> {
+    let loaded = Loaded::read(&ingredients.options.config)?;
+    let assembled = ingredients.assemble(&loaded, 1, &[])?;
     for notice in &assembled.notices {
         tracing::warn!(configuration = %loaded.origin, "{notice}");
     }
     tracing::info!(configuration = %loaded.origin, digest = %assembled.plan.digest, "configuration read");
-    Ok(assembled)
+    Ok((loaded, assembled))
 }
 
 /// A seed that differs from process to process.

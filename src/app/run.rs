@@ -46,7 +46,7 @@ impl App {
         let (tasks, early) = Tasks::new();
         let common = Common {
             options: &options,
-            registry: &registry()?,
+            registry: &Arc::new(registry()?),
             clock: &clock,
             metrics: &metrics,
             tracing: &tracing,

@@ -1,6 +1,9 @@
 //! What `/debug/state` shows, gathered from the parts.
 
-use crate::admin::state::{DecisionList, Listed, OnePool, PoolPart, PoolState, PrefixIndexState};
+use super::reload::ConfigStatus;
+use crate::admin::state::{
+    ConfigState, DecisionList, Listed, OnePool, PoolPart, PoolState, PrefixIndexState,
+};
 use crate::admin::{State, StateSource};
 use crate::clock::{Clock, Moment};
 use crate::datalayer::DataStatus;
@@ -11,11 +14,13 @@ use crate::endpoint::health::HealthTracker;
 use crate::ext_proc::budget::Budget;
 use crate::readiness::Readiness;
 use crate::telemetry::RequestMetrics;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Handles of the parts of a pool whose state is shown.
 pub(super) struct PoolPage {
     pub(super) director: Arc<Director>,
+    pub(super) config: Arc<ConfigStatus>,
     pub(super) readiness: Readiness,
     pub(super) budget: Arc<Budget>,
     pub(super) clock: Clock,
@@ -76,6 +81,10 @@ impl StateSource for PickerState {
                 State { pools: several.iter().map(one).collect(), ..state }
             }
         }
+    }
+
+    fn configurations(&self) -> BTreeMap<String, ConfigState> {
+        self.pools.iter().map(|(label, page)| (label.clone(), page.config.state())).collect()
     }
 
     fn decisions(&self, most: usize) -> DecisionList {

@@ -4,6 +4,7 @@
 
 pub mod flags;
 
+mod diff;
 mod document;
 mod edit;
 mod error;
@@ -17,6 +18,7 @@ mod suggest;
 mod units;
 mod write;
 
+pub use diff::diff;
 pub use document::{
     DataLayer, Document, FeatureGates, FlowControl, PluginSpec, ProfileSpec, Reference, decode, modernized,
 };

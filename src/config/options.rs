@@ -19,6 +19,8 @@ pub struct EppOptions {
     pub pool_attribute: String,
     /// Whether only one replica at a time is ready.
     pub leader_election: bool,
+    /// Whether changes of the configuration file are taken while running.
+    pub config_reload: bool,
     /// Load Alpha plugins without a warning.
     pub allow_experimental_plugins: bool,
     /// Ignore the proxy's subset hint.

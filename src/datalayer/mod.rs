@@ -34,6 +34,7 @@ use status::{EndpointState, SourceState};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -50,7 +51,7 @@ pub const TABLES: &[&[PluginType]] = &[
 ];
 
 /// A source and what reads its pages.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SourceBinding {
     /// Name of the source's instance.
     pub name: Arc<str>,
@@ -106,7 +107,30 @@ impl Options {
 pub struct DataLayer {
     pool: PoolReader,
     shared: Arc<Shared>,
+    next: watch::Receiver<Arc<Shared>>,
+    rebind: Rebind,
     status: DataStatus,
+}
+
+/// Binds other sources while the data layer runs.
+#[derive(Clone)]
+pub struct Rebind {
+    options: Options,
+    clock: Clock,
+    health: Arc<HealthTracker>,
+    to: watch::Sender<Arc<Shared>>,
+}
+
+impl Rebind {
+    /// Every page is fetched by these bindings from now on; `scalars` are the configured metrics in order of their places.
+    /// Reads certificate files. Nothing changes when a binding cannot be used.
+    pub fn rebind(&self, bindings: &[SourceBinding], scalars: Vec<String>) -> Result<(), DataLayerError> {
+        let options = Options { scalars, ..self.options.clone() };
+        let jobs = job::compile(bindings, &options)?;
+        let (clock, health) = (self.clock.clone(), Arc::clone(&self.health));
+        self.to.send_replace(Arc::new(Shared { jobs, options, clock, health }));
+        Ok(())
+    }
 }
 
 struct Running {
@@ -124,13 +148,21 @@ impl DataLayer {
         health: Arc<HealthTracker>,
     ) -> Result<Self, DataLayerError> {
         let jobs = job::compile(bindings, &options)?;
-        let shared = Arc::new(Shared { jobs, options, clock, health });
-        Ok(Self { pool, shared, status: DataStatus::default() })
+        let (of_clock, of_health) = (clock.clone(), Arc::clone(&health));
+        let shared = Arc::new(Shared { jobs, options: options.clone(), clock, health });
+        let (to, next) = watch::channel(Arc::clone(&shared));
+        let rebind = Rebind { options, clock: of_clock, health: of_health, to };
+        Ok(Self { pool, shared, next, rebind, status: DataStatus::default() })
     }
 
     /// What the data layer knows about its work.
     pub fn status(&self) -> DataStatus {
         self.status.clone()
+    }
+
+    /// What binds other sources later.
+    pub fn rebind(&self) -> Rebind {
+        self.rebind.clone()
     }
 
     /// Follows the pool until told to stop.
@@ -144,6 +176,12 @@ impl DataLayer {
             let changed = tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = self.pool.changed() => changed,
+                Ok(()) = self.next.changed() => {
+                    self.shared = Arc::clone(&self.next.borrow_and_update());
+                    // Every poller starts anew with the bindings as they are now.
+                    running.drain().for_each(|(_, r): (u32, Running)| r.task.abort());
+                    true
+                }
                 Some(ended) = tasks.join_next_with_id() => {
                     reap(ended, &mut running);
                     true

@@ -115,6 +115,10 @@ pub struct AttributeTable {
 pub type ResponseReader = (Arc<str>, &'static str);
 
 impl AttributeTable {
+    /// An empty table in which these configured metrics have their places already.
+    pub fn with_scalars(names: &[String]) -> Self {
+        Self { scalars: names.to_vec(), ..Self::default() }
+    }
     fn id<T: Any>(&mut self, kind: &'static str, producer: &str) -> AttributeId<T> {
         let wanted = TypeId::of::<T>();
         let found = self.ids.iter().position(|(k, p, t)| *k == kind && **p == *producer && *t == wanted);

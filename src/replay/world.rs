@@ -105,6 +105,7 @@ impl World {
                 allow_experimental: true,
                 endpoints_file: None,
                 generation: 1,
+                scalars: &[],
             },
         )?;
         let (mut writer, reader) = pool::channel();

@@ -287,6 +287,8 @@ families! {
         "1 while a data source of an endpoint fails, else 0.";
     CONFIG_GENERATION = "pointsman_config_generation", G, "1", [],
         "Number of the configuration in use; grows with every reload that was taken.";
+    CONFIG_RELOADS = "pointsman_config_reloads_total", C, "reloads", ["outcome"],
+        "Changed configuration files that were taken, or refused because something was wrong with them.";
     CONTROL_HEADERS_REMOVED = "pointsman_control_headers_removed_total", C, "headers", [],
         "Control headers that clients sent and that were taken out because they are not trusted.";
     UNKNOWN_MODEL = "pointsman_unknown_model_requests_total", C, "requests", [],

@@ -38,6 +38,7 @@ mod kube_time;
 mod layering;
 mod monitoring;
 mod pools;
+mod reload;
 mod secrets;
 mod sim;
 mod spread;

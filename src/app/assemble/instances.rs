@@ -53,7 +53,8 @@ pub struct Workshop<'a> {
 impl<'a> Workshop<'a> {
     /// An empty workshop.
     pub fn new(inputs: &'a Inputs<'a>, findings: Findings) -> Self {
-        Self { inputs, table: AttributeTable::default(), instances: Vec::new(), findings }
+        let table = AttributeTable::with_scalars(inputs.scalars);
+        Self { inputs, table, instances: Vec::new(), findings }
     }
 
     /// What it was started with.

@@ -35,6 +35,8 @@ pub struct Inputs<'a> {
     pub endpoints_file: Option<PathBuf>,
     /// Number of the plan, counted from 1.
     pub generation: u64,
+    /// Names of configured metrics whose places are taken already, those of a plan before.
+    pub scalars: &'a [String],
 }
 
 /// What the data layer and discovery need to know.

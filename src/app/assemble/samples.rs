@@ -188,6 +188,7 @@ fn load(text: &str) -> Result<Assembled, ConfigErrors> {
         allow_experimental: false,
         endpoints_file: None,
         generation: 1,
+        scalars: &[],
     };
     assemble(&Loaded { origin: "sample".into(), text: text.replace(TEST_GATE.0, TEST_GATE.1) }, &inputs)
 }

@@ -16,6 +16,7 @@ pub(super) fn build(loaded: &Loaded) -> Result<Assembled, ConfigErrors> {
         allow_experimental: true,
         endpoints_file: None,
         generation: 1,
+        scalars: &[],
     };
     assemble(loaded, &inputs)
 }

@@ -146,6 +146,7 @@ fn with(text: &str, change: impl FnOnce(&mut Inputs<'_>)) -> Result<Assembled, C
         allow_experimental: false,
         endpoints_file: None,
         generation: 1,
+        scalars: &[],
     };
     change(&mut inputs);
     assemble(&Loaded { origin: "test.yaml".into(), text: text.to_owned() }, &inputs)

@@ -132,6 +132,7 @@ fn one(
         allow_experimental: options.allow_experimental_plugins,
         endpoints_file,
         generation: 1,
+        scalars: &[],
     };
     let Examined { result, notices, outline } = examine(&loaded, &inputs);
     tell(said, &loaded.origin, "warning", &notices);

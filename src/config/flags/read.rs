@@ -73,6 +73,7 @@ impl Reader {
             pools,
             pool_header: self.pool_header(),
             pool_attribute: self.text_or_default("pool-attribute"),
+            config_reload: self.switch("config-reload"),
             allow_experimental_plugins: self.switch("allow-experimental-plugins"),
             disable_subset_filter: self.switch("disable-endpoint-subset-filter"),
             emit_endpoint_scores: self.switch("emit-endpoint-scores"),

@@ -122,6 +122,7 @@ const POOL: &[Flag] = &[
 const CONFIGURATION: &[Flag] = &[
     on("config-file", Value("FILE"), "", "EndpointPickerConfig, YAML or JSON"),
     on("config-text", Value("TEXT"), "", "The same as text; without either, the built-in configuration"),
+    on("config-reload", Switch, "true", "Take changes of the configuration file while running"),
     on("allow-experimental-plugins", Switch, "false", "Load Alpha plugins without a warning"),
     on("prefix-index-bytes", Value("BYTES"), "256MiB", "Memory of all approximate prefix indexes together"),
     on("refresh-metrics-interval", Value("TIME"), "50ms", "Period of the metrics pollers; at least 50ms"),

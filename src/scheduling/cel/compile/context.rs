@@ -67,7 +67,7 @@ impl<'t, 'c, 'b> Compiler<'t, 'c, 'b> {
     /// The place of the configured metric `key`.
     pub(super) fn metric(&mut self, node: &IdedExpr, key: &Text) -> Result<ScalarId, Refused> {
         match key {
-            Text::Const(name) => Ok(self.ctx.table.scalar(name)),
+            Text::Const(name) => Ok(self.ctx.reads_scalar(name)),
             _ => Err(Refused::at(node, "the name of a metric must be written out")),
         }
     }
