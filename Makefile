@@ -22,6 +22,7 @@ demo: ## Four simulated engines, Pointsman and a real Envoy on this machine: rou
 test: check envoy ## Everything that must hold: formatting, lints, docs, licences, unit, property and integration tests with real Envoys
 	$(MORE_FILES) POINTSMAN_ENVOY_VERSIONS="$(ENVOY_VERSIONS)" $(CARGO) test --locked --no-fail-fast
 	@missing="$$(scripts/prometheus --missing)"; if [ -n "$$missing" ]; then echo "SKIPPED: the queries of dashboards and rules (monitoring_*) did NOT run: $$missing"; fi
+	@missing="$$(scripts/chromium --missing)"; if [ -n "$$missing" ]; then echo "SKIPPED: the live page in a browser (live_page_*) did NOT run: $$missing"; fi
 	@if [ -z "$${POINTSMAN_KUBE_APISERVER:-}" ]; then echo "SKIPPED: the tests against a real API server and of the manifests (kube_*) are: make test-kube"; fi
 
 .PHONY: check

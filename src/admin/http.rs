@@ -1,13 +1,17 @@
-//! The HTTP pages: `/metrics`, `/healthz`, `/readyz`, `/debug/state`, `/debug/decisions`.
+//! The HTTP pages: `/`, `/metrics`, `/healthz`, `/readyz`, `/debug/state`, `/debug/decisions`, `/debug/live`.
 //!
 //! They run on a thread with a runtime of its own, so that a page that takes long to make never delays a request.
 
 use super::auth::{Caller, DebugAccess, Denied, Guard, bearer};
+use super::live::{self, Live};
 use super::review::{Protection, Refusal};
 use super::state::{PoolPart, StateSource};
 use crate::readiness::Readiness;
 use crate::telemetry::{MetricsHandle, names};
-use ::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use ::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use ::http::{HeaderValue, Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -234,7 +238,7 @@ async fn respond<B>(
             let closed = pages.readiness.waiting_for().join(", ");
             text(StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {closed}\n"))
         }
-        path if path == "/debug" || path.starts_with("/debug/") => match guard.admit(caller) {
+        path if matches!(path, "/" | "/debug") || path.starts_with("/debug/") => match guard.admit(caller) {
             Ok(()) => debug(path, request.uri().query(), pages),
             Err(Denied::NotLocal) if !protection.is_open() => {
                 match protection.admit(certified, caller.authorization.and_then(bearer), path).await {
@@ -246,7 +250,7 @@ async fn respond<B>(
         },
         _ => text(
             StatusCode::NOT_FOUND,
-            "here are /metrics, /healthz, /readyz, /debug/state, /debug/config and /debug/decisions\n",
+            "here are /, /metrics, /healthz, /readyz, /debug/state, /debug/config and /debug/decisions\n",
         ),
     }
 }
@@ -291,6 +295,8 @@ fn caller<B>(request: &Request<B>, peer: SocketAddr) -> Caller<'_> {
 
 fn debug(path: &str, query: Option<&str>, pages: &Pages) -> Response<Full<Bytes>> {
     match path {
+        "/" | "/debug" => look(),
+        "/debug/live" => compact(&Live::of(pages)),
         "/debug/state" => json(&pages.state.state()),
         "/debug/config" => configuration(pages),
         "/debug/decisions" => json(&pages.state.decisions(listed(query))),
@@ -304,8 +310,31 @@ fn debug(path: &str, query: Option<&str>, pages: &Pages) -> Response<Full<Bytes>
     }
 }
 
+/// The page for people.
+fn look() -> Response<Full<Bytes>> {
+    let mut response =
+        page(StatusCode::OK, "text/html; charset=utf-8", Bytes::from_static(live::PAGE.as_bytes()));
+    let headers = response.headers_mut();
+    // Neither without its policy nor with a policy that is no header: then nothing runs.
+    let policy = HeaderValue::from_str(&live::POLICY);
+    let policy = policy.unwrap_or(HeaderValue::from_static("default-src 'none'"));
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
 fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
-    match serde_json::to_string_pretty(value) {
+    written(serde_json::to_string_pretty(value))
+}
+
+/// The same without blanks, for a program that asks often.
+fn compact(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
+    written(serde_json::to_string(value))
+}
+
+fn written(json: serde_json::Result<String>) -> Response<Full<Bytes>> {
+    match json {
         Ok(json) => page(StatusCode::OK, "application/json", json + "\n"),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("this cannot be written: {error}\n")),
     }
@@ -495,6 +524,33 @@ mod tests {
         assert!(!answer.contains("planted"));
     }
 
+    #[test]
+    fn the_page_is_for_this_machine_and_runs_its_own_script_only() {
+        let admin = start(&DebugAccess::Local, pages());
+        for path in ["/", "/debug"] {
+            let (status, answer) = get(admin.debug_address, path, "");
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert_eq!((status, body), (200, live::PAGE.as_str()));
+            for header in [
+                "default-src 'none'",
+                "connect-src 'self'",
+                "nosniff",
+                "no-referrer",
+                "no-store",
+                "text/html",
+            ] {
+                assert!(head.contains(header), "{header}: {head}");
+            }
+        }
+        let (status, answer) = get(admin.debug_address, "/debug/live", "");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let json: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(
+            (status, &json["pools"][0]["config_generation"], body.lines().count()),
+            (200, &7.into(), 1)
+        );
+    }
+
     #[tokio::test]
     async fn other_machines_and_other_methods_are_refused() {
         let port = Port { guard: Guard::Local, pages: pages(), protection: Protection::default() };
@@ -504,6 +560,9 @@ mod tests {
         for (method, path, status) in [
             (Method::GET, "/debug/state", 403),
             (Method::GET, "/debug", 403),
+            (Method::GET, "/", 403),
+            (Method::HEAD, "/", 403),
+            (Method::GET, "/debug/live", 403),
             (Method::GET, "/metrics", 200),
             (Method::HEAD, "/metrics", 200),
             (Method::POST, "/metrics", 405),

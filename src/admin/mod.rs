@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod health;
 pub mod http;
+mod live;
 pub mod review;
 pub mod state;
 

@@ -158,6 +158,16 @@ impl MetricsHandle {
     pub fn histogram(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
         self.register_histogram(&key(name, labels), &METADATA)
     }
+    /// The series of a counter with their labels as the page writes them, over all pools.
+    pub fn counted(&self, name: &str) -> Vec<(String, u64)> {
+        let page = self.registry.plain.handle().render();
+        let series = page.lines().filter_map(|line| {
+            let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+            let labels = if labels.is_empty() { "" } else { labels.strip_prefix('{')?.strip_suffix('}')? };
+            Some((labels.to_owned(), value.parse().ok()?))
+        });
+        series.collect()
+    }
     /// Value of a gauge without labels, as counted through this view; `None` when there is none of this name.
     pub fn value(&self, name: &str) -> Option<f64> {
         let gauges = self.view.plain_gauges.read();

@@ -36,6 +36,7 @@ mod kube_pools;
 mod kube_scale;
 mod kube_time;
 mod layering;
+mod live_page;
 mod monitoring;
 mod pools;
 mod reload;

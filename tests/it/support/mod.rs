@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test module uses its own part of the harness")]
 
 pub mod api_server;
+pub mod chromium;
 pub mod client;
 pub mod cluster;
 pub mod decoy;
