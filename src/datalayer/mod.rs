@@ -12,12 +12,14 @@ mod metric_spec;
 mod pace;
 mod patience;
 mod poller;
+mod rebind;
 pub mod scan;
 pub mod source;
 mod status;
 
 pub use job::DataLayerError;
 pub use metric_spec::{InvalidSpec, MetricSpec};
+pub use rebind::Rebind;
 pub use status::{DataStatus, EndpointStatus, SourceStatus, SuspicionStatus};
 
 use crate::clock::Clock;
@@ -36,8 +38,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+/// How often the files of certificates are looked at.
+const CERTIFICATE_PERIOD: Duration = Duration::from_secs(5);
 /// Shortest time between two scrapes of one page.
 pub const MIN_PERIOD: Duration = Duration::from_millis(50);
 
@@ -112,27 +117,6 @@ pub struct DataLayer {
     status: DataStatus,
 }
 
-/// Binds other sources while the data layer runs.
-#[derive(Clone)]
-pub struct Rebind {
-    options: Options,
-    clock: Clock,
-    health: Arc<HealthTracker>,
-    to: watch::Sender<Arc<Shared>>,
-}
-
-impl Rebind {
-    /// Every page is fetched by these bindings from now on; `scalars` are the configured metrics in order of their places.
-    /// Reads certificate files. Nothing changes when a binding cannot be used.
-    pub fn rebind(&self, bindings: &[SourceBinding], scalars: Vec<String>) -> Result<(), DataLayerError> {
-        let options = Options { scalars, ..self.options.clone() };
-        let jobs = job::compile(bindings, &options)?;
-        let (clock, health) = (self.clock.clone(), Arc::clone(&self.health));
-        self.to.send_replace(Arc::new(Shared { jobs, options, clock, health }));
-        Ok(())
-    }
-}
-
 struct Running {
     endpoint: Arc<Endpoint>,
     task: AbortHandle,
@@ -147,11 +131,8 @@ impl DataLayer {
         clock: Clock,
         health: Arc<HealthTracker>,
     ) -> Result<Self, DataLayerError> {
-        let jobs = job::compile(bindings, &options)?;
-        let (of_clock, of_health) = (clock.clone(), Arc::clone(&health));
-        let shared = Arc::new(Shared { jobs, options: options.clone(), clock, health });
-        let (to, next) = watch::channel(Arc::clone(&shared));
-        let rebind = Rebind { options, clock: of_clock, health: of_health, to };
+        let (rebind, next) = Rebind::new(bindings, options, clock, health)?;
+        let shared = Arc::clone(&next.borrow());
         Ok(Self { pool, shared, next, rebind, status: DataStatus::default() })
     }
 
@@ -169,6 +150,8 @@ impl DataLayer {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut tasks = JoinSet::new();
         let mut running = HashMap::new();
+        let mut certificates = tokio::time::interval(CERTIFICATE_PERIOD);
+        certificates.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let snapshot = self.pool.load();
             self.shared.health.set_pool(&snapshot.endpoints);
@@ -176,6 +159,11 @@ impl DataLayer {
             let changed = tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = self.pool.changed() => changed,
+                _ = certificates.tick() => {
+                    // A changed binding comes back through `next`.
+                    self.rebind.renew();
+                    continue;
+                }
                 Ok(()) = self.next.changed() => {
                     self.shared = Arc::clone(&self.next.borrow_and_update());
                     // Every poller starts anew with the bindings as they are now.
