@@ -96,7 +96,7 @@ async fn lost_node(variant: &str, version: &str) {
     println!("replicas: sent before the loss {:?}, after it {:?}", faults(&before), faults(&after));
     if variant == "override-host" {
         assert_eq!(faults(&after), NONE, "a second try goes to another engine");
-        // Mostly answers that had begun; now and then Envoy gives up one that was about to.
+        // Answers that had begun, and prompts that had been sent: Envoy does not send those twice.
         let open = before.iter().filter(|outcome| outcome.sent + outcome.took > lost).count();
         let failed: usize = faults(&before).into_values().sum();
         assert!(failed <= open, "{failed} failed, {open} were in flight: {:?}", faults(&before));
