@@ -9,8 +9,8 @@ use std::time::Duration;
 /// Runs recorded traffic through configurations, over simulated engines on a virtual clock.
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// The trace: JSON lines, either Mooncake's (`timestamp`, `input_length`, `output_length`, `hash_ids`) or a decision log
-    /// of `pointsman epp --decision-log`.
+    /// The trace: JSON lines, either Mooncake's (`timestamp`, `input_length`, `output_length`, `hash_ids`) or our own
+    /// (`at_ms`, `prompt_tokens`, `output_tokens`, `block_tokens`, `blocks`).
     pub trace: PathBuf,
     /// An EndpointPickerConfig; repeat it to compare. Without one the built-in configuration.
     #[arg(long, value_name = "FILE")]

@@ -1,4 +1,4 @@
-//! Recorded traffic: Mooncake's public traces and our own decision log, both JSON lines.
+//! Recorded traffic: Mooncake's public traces and a form of our own, both JSON lines.
 
 use serde::Deserialize;
 use std::io::{BufRead, BufReader, Read};
@@ -98,7 +98,7 @@ struct Mooncake {
     hash_ids: Vec<u64>,
 }
 
-/// What a decision log says of a request, as far as a replay needs it.
+/// A line of our own form.
 #[derive(Deserialize)]
 struct Logged {
     at_ms: f64,
@@ -127,7 +127,7 @@ pub(super) fn parse(line: &str) -> Result<Traced, String> {
         });
     }
     let read: Logged = serde_json::from_str(line).map_err(|e| {
-        format!("neither a line of a Mooncake trace (no `hash_ids`) nor of a decision log: {e}")
+        format!("neither a line of a Mooncake trace (no `hash_ids`) nor one with `at_ms` and `blocks`: {e}")
     })?;
     let blocks = read.blocks.iter().map(|hex| u64::from_str_radix(hex, 16)).collect::<Result<_, _>>();
     Ok(Traced {
