@@ -1,22 +1,10 @@
 //! A headless Chromium that opens one page and says what stands there.
 
-use super::source_root;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-
-fn script(arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(source_root().join("scripts/chromium")).args(arguments).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-}
 
 /// Whether there is no Chromium for a test; says so with its name.
 pub fn skipped(test: &str) -> bool {
-    let missing = script(&["--missing"]).unwrap_or_else(|said| said);
-    if !missing.is_empty() {
-        eprintln!("SKIPPED: {test}: {missing}");
-    }
-    !missing.is_empty()
+    super::missing("chromium", test)
 }
 
 /// Leaves the test, saying so, when there is no Chromium.
@@ -45,7 +33,7 @@ pub const PHONE: Look = Look { window: (390, 844), dark: true };
 
 async fn run(url: &str, look: Look, output: &str) -> String {
     let profile = tempfile::Builder::new().prefix("pointsman-chromium-").tempdir().unwrap();
-    let program = PathBuf::from(script(&[]).unwrap_or_else(|said| panic!("{said}")));
+    let program = PathBuf::from(super::script("chromium", &[]).unwrap_or_else(|said| panic!("{said}")));
     let mut command = tokio::process::Command::new(program);
     command.args([
         "--headless",

@@ -26,6 +26,7 @@ pub mod wire;
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long a condition may take before the test fails; generous, since machines that build are slow.
@@ -40,6 +41,22 @@ pub fn program() -> PathBuf {
 /// The root of the sources.
 pub fn source_root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs one of the project's scripts; what it printed, or what it complained of.
+pub fn script(name: &str, arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new(source_root().join("scripts").join(name)).args(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// Whether the program that the script `name` finds is not to be had for a test; says so with the test's name.
+pub fn missing(name: &str, test: &str) -> bool {
+    let missing = script(name, &["--missing"]).unwrap_or_else(|said| said);
+    if !missing.is_empty() {
+        eprintln!("SKIPPED: {test}: {missing}");
+    }
+    !missing.is_empty()
 }
 
 /// Waits until `condition` holds, looking every 20 ms; fails with `what` after `patience`.

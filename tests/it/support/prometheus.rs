@@ -7,24 +7,14 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn script(arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(source_root().join("scripts/prometheus")).args(arguments).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-}
-
 /// Whether there is no Prometheus for a test; says so with its name.
 pub fn skipped(test: &str) -> bool {
-    let missing = script(&["--missing"]).unwrap_or_else(|said| said);
-    if !missing.is_empty() {
-        eprintln!("SKIPPED: {test}: {missing}");
-    }
-    !missing.is_empty()
+    super::missing("prometheus", test)
 }
 
 /// The path of `prometheus` or `promtool`, fetched if need be.
 pub fn program(name: &str) -> PathBuf {
-    PathBuf::from(script(&[name]).unwrap_or_else(|said| panic!("{said}")))
+    PathBuf::from(super::script("prometheus", &[name]).unwrap_or_else(|said| panic!("{said}")))
 }
 
 /// A running Prometheus.
