@@ -1,62 +1,115 @@
-//! The live page in a real browser: what a person sees at one endpoint and at 500, and of one decision.
+//! The live page in a real browser, with a real mouse: what a person sees at one endpoint and at 500, and of one decision.
 //!
 //! `POINTSMAN_PICTURES` names a folder in which pictures of the page are left to be looked at.
 
-use crate::support::chromium::{self, DESK, Look, PHONE};
+use crate::support::chromium::{Browser, DESK, Look, PHONE, Tab};
+use crate::support::counted::Counted;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::stack::{self, Plan};
 use crate::support::{await_that, client, envoy, program, shared};
 use crate::{needs_chromium, needs_envoy};
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-/// A picker on `endpoints` engines that do not exist.
-async fn picker(endpoints: u16, folder: &Path) -> (Process, u16) {
-    let list = folder.join("endpoints.yaml");
-    // Nothing listens on the lowest ports of a test machine, and root's are refused at once anyway.
-    let engines: Vec<_> = (0..endpoints).map(|i| (format!("engine-{i}"), 1 + i)).collect();
-    stack::write_endpoints(&list, &engines);
-    let metrics_port = free_port();
-    let mut command = Command::new(program());
-    command.arg("epp").arg(format!("--endpoints-file={}", list.display()));
-    command.arg(format!("--grpc-port={}", free_port()));
-    command.arg(format!("--grpc-health-port={}", free_port()));
-    command.arg(format!("--metrics-port={metrics_port}"));
-    let mut process = Process::start("picker", command, folder);
-    await_that("the picker has its endpoints", || {
-        process.assert_alive();
-        async move { client::get(metrics_port, "/readyz").await.is_ok_and(|answer| answer.status == 200) }
-    })
-    .await;
-    (process, metrics_port)
+const ROWS: &str = "#pools tbody tr";
+
+/// A picker on endpoints without engines, and a browser.
+struct Scene {
+    _process: Process,
+    port: u16,
+    browser: Browser,
+    _folder: tempfile::TempDir,
 }
 
-/// Leaves a picture where somebody asked for pictures.
-async fn picture(url: &str, look: Look, name: &str) {
-    if let Some(folder) = std::env::var_os("POINTSMAN_PICTURES") {
-        chromium::picture(url, look, &Path::new(&folder).join(format!("{name}.png"))).await;
+impl Scene {
+    /// With one pool for each count of endpoints: unnamed where it is the only one, else `a`, `b` and so on.
+    async fn of(pools: &[u16]) -> Self {
+        let folder = tempfile::Builder::new().prefix("pointsman-page-").tempdir().unwrap();
+        let port = free_port();
+        let mut command = Command::new(program());
+        command.arg("epp").arg(format!("--metrics-port={port}"));
+        command.arg(format!("--grpc-port={}", free_port()));
+        command.arg(format!("--grpc-health-port={}", free_port()));
+        for (name, endpoints) in ('a'..).zip(pools) {
+            let list = folder.path().join(format!("endpoints-{name}.yaml"));
+            // Nothing listens on the lowest ports of a test machine, and root's are refused at once anyway.
+            let engines: Vec<_> = (0..*endpoints).map(|i| (format!("engine-{i}"), 1 + i)).collect();
+            stack::write_endpoints(&list, &engines);
+            if pools.len() > 1 {
+                command.arg(format!("--pool-name={name}"));
+                command.arg(format!("--endpoints-file={name}={}", list.display()));
+            } else {
+                command.arg(format!("--endpoints-file={}", list.display()));
+            }
+        }
+        let mut process = Process::start("picker", command, folder.path());
+        await_that("the picker has its endpoints", || {
+            process.assert_alive();
+            async move { client::get(port, "/readyz").await.is_ok_and(|answer| answer.status == 200) }
+        })
+        .await;
+        Self { _process: process, port, browser: Browser::start().await, _folder: folder }
     }
 }
 
-fn rows(document: &str) -> usize {
-    document.matches(r#"<th scope="row" title="default/engine-"#).count()
+/// Leaves a picture where somebody asked for pictures.
+async fn picture(tab: &Tab, name: &str) {
+    if let Some(folder) = std::env::var_os("POINTSMAN_PICTURES") {
+        tab.picture(&Path::new(&folder).join(format!("{name}.png"))).await;
+    }
+}
+
+/// Waits until there are `n` rows of endpoints.
+async fn rows(tab: &Tab, n: usize) {
+    tab.until(&format!("document.querySelectorAll({ROWS:?}).length === {n}")).await;
+}
+
+/// The texts of one column of the endpoints, from above.
+async fn column(tab: &Tab, cell: usize) -> Vec<String> {
+    let texts = format!("[...document.querySelectorAll({ROWS:?})].map(row => row.cells[{cell}].textContent)");
+    serde_json::from_value(tab.eval(&texts).await).unwrap()
+}
+
+/// Nothing stands on the console, nothing was asked of anybody else, and nothing has to be scrolled sideways but tables.
+async fn assert_sound(tab: &Tab, port: u16) {
+    assert_eq!(tab.complaints(), Vec::<Value>::new());
+    let own = format!("http://localhost:{port}/");
+    let others: Vec<_> = tab.requested().into_iter().filter(|url| !url.starts_with(&own)).collect();
+    assert!(others.iter().all(|url| url == "data:,"), "{others:?}");
+    let widths = tab.eval("[document.documentElement.scrollWidth, innerWidth]").await;
+    assert!(widths[0].as_f64() <= widths[1].as_f64(), "wider than the window: {widths}");
 }
 
 async fn shows_every_endpoint(endpoints: u16) {
     let _machine = shared().await;
-    let folder = tempfile::Builder::new().prefix("pointsman-page-").tempdir().unwrap();
-    let (_process, port) = picker(endpoints, folder.path()).await;
-    let answer = client::get(port, "/debug/live").await.unwrap();
+    let scene = Scene::of(&[endpoints]).await;
+    let answer = client::get(scene.port, "/debug/live").await.unwrap();
     println!("/debug/live: {} bytes at {endpoints} endpoints", answer.body.len());
     assert!(answer.body.len() <= 200_000, "{}", answer.body.len());
-    let url = format!("http://localhost:{port}/");
-    for (look, name) in [(DESK, "desk"), (PHONE, "phone")] {
-        let document = chromium::document(&url, look).await;
-        assert_eq!(rows(&document), usize::from(endpoints), "{document}");
-        assert!(document.contains(">ready</p>"), "the state of the picker: {document}");
-        assert!(document.contains("<dt>Picks a second</dt><dd>0.0</dd>"), "asked more than once: {document}");
-        picture(&url, look, &format!("{endpoints}-{name}")).await;
+    let tab = scene.browser.open(&format!("http://localhost:{}/", scene.port), DESK).await;
+    let mut seen = Vec::new();
+    for (look, name) in [
+        (DESK, "desk"),
+        (Look { dark: true, ..DESK }, "desk-dark"),
+        (Look { dark: false, ..PHONE }, "phone-light"),
+        (PHONE, "phone"),
+    ] {
+        tab.look(look).await;
+        rows(&tab, usize::from(endpoints)).await;
+        tab.until("document.getElementById('link').textContent === 'ready'").await;
+        tab.until("document.getElementById('totals').textContent.includes('Picks a second0.0')").await;
+        assert_eq!(tab.eval("innerWidth").await, look.window.0, "the page takes the window's width");
+        assert_sound(&tab, scene.port).await;
+        let colours = "(style => [style.color, style.backgroundColor])(getComputedStyle(document.body))";
+        seen.push((look.dark, tab.eval(colours).await));
+        picture(&tab, &format!("{endpoints}-{name}")).await;
+    }
+    for (dark, colours) in &seen {
+        let same = seen.iter().filter(|(_, other)| colours[0] == other[0] && colours[1] == other[1]);
+        assert!(same.clone().count() == 2 && same.clone().all(|(other, _)| dark == other), "{seen:?}");
     }
 }
 
@@ -70,6 +123,130 @@ async fn one_endpoint_is_shown() {
 async fn five_hundred_endpoints_are_shown() {
     needs_chromium!("live_page::five_hundred_endpoints_are_shown");
     shows_every_endpoint(500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_are_sorted_and_picked_out_by_hand() {
+    needs_chromium!("live_page::endpoints_are_sorted_and_picked_out_by_hand");
+    let _machine = shared().await;
+    let scene = Scene::of(&[120]).await;
+    let between = Counted::before(scene.port).await;
+    between.change("/debug/live", |live| {
+        for (i, row) in live["pools"][0]["endpoints"].as_array_mut().unwrap().iter_mut().enumerate() {
+            // Who has no number of its own, a number unlike the others' order, and an endpoint that is well.
+            row[2] = if i == 7 { Value::Null } else { (i * 37 % 120).into() };
+            if row[0] == "default/engine-11" {
+                (row[8], row[9]) = (json!("fresh"), Value::Null);
+            }
+        }
+    });
+    let tab = scene.browser.open(&format!("http://localhost:{}/", between.port), DESK).await;
+    rows(&tab, 120).await;
+    let head = |n: usize| format!("#pools thead th:nth-child({n}) button");
+
+    tab.click(&head(3)).await;
+    let waiting = column(&tab, 2).await;
+    assert_eq!((waiting[0].as_str(), waiting[1].as_str(), waiting[119].as_str()), ("119", "118", "–"));
+    tab.click(&head(3)).await;
+    let waiting = column(&tab, 2).await;
+    assert_eq!((waiting[0].as_str(), waiting[1].as_str(), waiting[119].as_str()), ("–", "0", "119"));
+    let sorted = "[...document.querySelectorAll('#pools thead th')].map(th => th.getAttribute('aria-sort'))";
+    assert_eq!(tab.eval(sorted).await[2], "ascending");
+
+    tab.click(&head(1)).await;
+    let names = column(&tab, 0).await;
+    assert_eq!((names[2].as_str(), names[119].as_str()), ("default/engine-2", "default/engine-119"));
+    assert_eq!(tab.eval(sorted).await, json!(["ascending", null, null, null, null, null, null, null, null]));
+
+    tab.click("#only").await;
+    tab.write("ENGINE-11").await;
+    rows(&tab, 11).await;
+    assert_eq!(column(&tab, 0).await[1], "default/engine-110");
+    assert!(tab.text("document.querySelector('#pools h3').textContent").await.contains("11 shown"));
+    // The next numbers leave the choice as it is.
+    let before = between.asked("/debug/live").len();
+    await_that("two more answers", || async { between.asked("/debug/live").len() > before + 2 }).await;
+    rows(&tab, 11).await;
+    tab.eval("document.getElementById('only').select()").await;
+    tab.write("ok").await;
+    rows(&tab, 1).await;
+    assert_eq!(column(&tab, 0).await, ["default/engine-11"]);
+    assert_sound(&tab, between.port).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hidden_page_asks_nothing_and_a_shown_one_once_a_second() {
+    needs_chromium!("live_page::a_hidden_page_asks_nothing_and_a_shown_one_once_a_second");
+    let _machine = shared().await;
+    let scene = Scene::of(&[2]).await;
+    let (first, second) = (Counted::before(scene.port).await, Counted::before(scene.port).await);
+    let asked = |by: &Counted| by.asked("/debug/live").len();
+    let url = |by: &Counted| format!("http://localhost:{}/", by.port);
+    let hidden = scene.browser.open(&url(&first), DESK).await;
+    await_that("the page asks again and again", || async { asked(&first) > 2 }).await;
+
+    // A second tab stands before the first one.
+    let shown = scene.browser.open(&url(&second), DESK).await;
+    hidden.until("document.visibilityState === 'hidden'").await;
+    await_that("the shown page is at work", || async { asked(&second) > 1 }).await;
+    let (before, then) = (asked(&first), asked(&second));
+    await_that("the shown page asked four times more", || async { asked(&second) >= then + 4 }).await;
+    assert_eq!(asked(&first), before, "the hidden one asked");
+
+    hidden.to_front().await;
+    await_that("shown again, it asks again", || async { asked(&first) > before + 1 }).await;
+    let stopped = asked(&second);
+    await_that("and goes on", || async { asked(&first) > before + 4 }).await;
+    assert!(asked(&second) <= stopped + 1, "the other one is hidden now");
+
+    // Turned to and away from quickly, it still asks once a second.
+    for _ in 0..5 {
+        shown.to_front().await;
+        hidden.to_front().await;
+    }
+    await_that("it asks as before", || async { asked(&first) > before + 9 }).await;
+    for by in [&first, &second] {
+        let times: Vec<_> = by.asked("/debug/live").iter().map(|asked| asked.at).collect();
+        let took = *times.last().unwrap() - times[0];
+        // One second lies between two, give or take the way to the server.
+        assert!(took + Duration::from_secs(1) >= Duration::from_secs(times.len() as u64 - 1), "{times:?}");
+        let mut paths = by.paths();
+        paths.retain(|path| path != "/debug/live");
+        assert_eq!(paths, ["/"], "nothing else is asked for");
+    }
+}
+
+/// The open explanation says what `why` says: the winner, and each candidate with its total and each scorer's number.
+async fn explained(tab: &Tab, why: &Value) {
+    let chosen = why["chosen"].as_str().unwrap();
+    let opened = tab.text("document.getElementById('why').outerHTML").await;
+    assert!(
+        opened.contains(&format!("Chosen: {chosen}")) && opened.contains("Answered 200, ended natural"),
+        "{opened}"
+    );
+    assert_eq!(
+        tab.text("document.querySelector('#why tr.chosen th').textContent").await,
+        format!("★ {chosen}")
+    );
+    let profile = &why["profiles"][0];
+    let cells = "[...document.querySelectorAll('#why tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))";
+    let shown: Vec<Vec<String>> = serde_json::from_value(tab.eval(cells).await).unwrap();
+    let ratings = profile["ratings"].as_array().unwrap();
+    assert_eq!(shown.len(), ratings.len());
+    for (row, rated) in shown.iter().zip(ratings) {
+        assert!(row[0].ends_with(rated["endpoint"].as_str().unwrap()), "{row:?}");
+        let scores = rated["scores"].as_array().unwrap();
+        let numbers: Vec<_> = [&rated["total"]]
+            .into_iter()
+            .chain(scores)
+            .map(|n| format!("{:.3}", n.as_f64().unwrap()))
+            .collect();
+        assert_eq!(row[1..=numbers.len()], numbers, "{row:?}");
+    }
+    for scorer in profile["scorers"].as_array().unwrap() {
+        let head = format!("{} ×{}", scorer["scorer"].as_str().unwrap(), scorer["weight"].as_f64().unwrap());
+        assert!(opened.contains(&head), "{head}: {opened}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,23 +266,49 @@ async fn a_decision_opens_into_its_explanation() {
 
     let port = stack.picker.metrics_port;
     let list = client::get(port, "/debug/decisions?limit=5").await.unwrap().json();
-    let routed = |d: &&serde_json::Value| d["chosen"].is_string() && d["status"] == 200;
-    let decision = list["decisions"].as_array().unwrap().iter().find(routed).expect("a routed decision");
+    let routed = |d: &Value| d["chosen"].is_string() && d["status"] == 200;
+    let place = list["decisions"].as_array().unwrap().iter().position(routed).expect("a routed decision");
+    let decision = &list["decisions"][place];
     let (id, chosen) = (decision["request_id"].as_str().unwrap(), decision["chosen"].as_str().unwrap());
-    let escaped: String = id.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let url = format!("http://localhost:{port}/debug#decision={escaped}");
-    let document = chromium::document(&url, DESK).await;
-    let (_, opened) = document.split_once("<dialog").unwrap();
-    assert!(opened.contains(&format!("Chosen: {chosen}")), "{opened}");
-    assert!(opened.contains(&format!(r#"<tr class="chosen"><th scope="row">★ {chosen}</th>"#)), "{opened}");
-    assert!(opened.contains("Answered 200, ended natural"), "{opened}");
-    assert!(
-        document.contains("Refusals by cause:") && !document.contains("Refusals by cause: none"),
-        "{document}"
+    let browser = Browser::start().await;
+    let tab = browser.open(&format!("http://localhost:{port}/debug"), DESK).await;
+    let link = format!("#decisions tbody tr:nth-child({}) button", place + 1);
+    tab.until(&format!("document.querySelector({link:?}) !== null")).await;
+    assert_eq!(tab.text(&format!("document.querySelector({link:?}).textContent")).await, id);
+    let page = tab.text("document.documentElement.outerHTML").await;
+    assert!(page.contains("Refusals by cause:") && !page.contains("Refusals by cause: none"), "{page}");
+    assert!(page.contains("&lt;img src=x"), "the model is listed as text: {page}");
+    assert!(!page.contains("<img") && page.contains("<title>Pointsman</title>"), "{page}");
+
+    tab.click(&link).await;
+    tab.until(
+        "document.getElementById('why').matches(':modal') && document.querySelector('#why table') !== null",
+    )
+    .await;
+    let why = client::get(port, &format!("/debug/decisions/{id}")).await.unwrap().json();
+    assert_eq!(
+        (&why["chosen"], why["profiles"][0]["ratings"].as_array().unwrap().len()),
+        (&chosen.into(), 2)
     );
-    assert!(document.contains("&lt;img src=x"), "the model is listed as text: {document}");
-    assert!(!document.contains("<img") && document.contains("<title>Pointsman</title>"), "{document}");
-    assert!(!document.contains("planted"));
-    picture(&url, DESK, "decision-desk").await;
-    picture(&url, PHONE, "decision-phone").await;
+    explained(&tab, &why).await;
+    for (look, name) in [(DESK, "decision-desk"), (PHONE, "decision-phone")] {
+        tab.look(look).await;
+        assert_sound(&tab, port).await;
+        picture(&tab, name).await;
+    }
+
+    tab.look(DESK).await;
+    tab.press("Escape", 27).await;
+    tab.until("!document.getElementById('why').open && location.hash === ''").await;
+    tab.click(&link).await;
+    tab.until("document.querySelector('#why table') !== null").await;
+    tab.click("#close").await;
+    tab.until("!document.getElementById('why').open").await;
+    assert!(!tab.text("document.documentElement.outerHTML").await.contains("planted"));
+
+    // What stands in the address opens it as well.
+    let escaped: String = id.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let second = browser.open(&format!("http://localhost:{port}/#decision={escaped}"), DESK).await;
+    second.until("document.querySelector('#why tr.chosen') !== null").await;
+    assert_sound(&second, port).await;
 }

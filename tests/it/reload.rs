@@ -97,15 +97,28 @@ async fn looked_up(stack: &Stack) -> (f64, f64) {
     (asked, found)
 }
 
-/// Conversations that come back with everything that was said before; the share of it that the engines found cached.
-async fn talk(stack: &Stack, salt: &str, conversations: usize, turns: usize) -> f64 {
+/// How long is talked.
+#[derive(Clone, Copy)]
+enum Length {
+    Turns(usize),
+    Time(Duration),
+}
+
+/// Conversations that come back with everything that was said before: how often somebody spoke, and the share of what was
+/// said that the engines found cached.
+async fn talk(stack: &Stack, salt: &str, conversations: usize, length: Length) -> (usize, f64) {
+    let began = std::time::Instant::now();
     let (asked, found) = looked_up(stack).await;
     let mut all = tokio::task::JoinSet::new();
     for number in 0..conversations {
         let (client, salt) = (stack.client.clone(), salt.to_owned());
         all.spawn(async move {
             let mut said = format!("{salt}-{number} ").repeat(40);
-            for turn in 0..turns {
+            let mut turn = 0;
+            while match length {
+                Length::Turns(turns) => turn < turns,
+                Length::Time(time) => began.elapsed() < time,
+            } {
                 said += &format!("turn {turn} of {salt}-{number}. ").repeat(12);
                 // Long talks begin anew, so that none outgrows the model.
                 if said.len() > 40_000 {
@@ -116,21 +129,41 @@ async fn talk(stack: &Stack, salt: &str, conversations: usize, turns: usize) -> 
                 });
                 let answer = client.post("/v1/chat/completions", body.to_string()).await.unwrap();
                 assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+                turn += 1;
             }
+            turn
         });
     }
-    while let Some(ended) = all.join_next().await {
-        ended.unwrap();
-    }
+    let spoken = all.join_all().await.into_iter().sum();
     let (asked_now, found_now) = looked_up(stack).await;
-    100.0 * (found_now - found) / (asked_now - asked)
+    (spoken, 100.0 * (found_now - found) / (asked_now - asked))
 }
 
-async fn reload_under_load(turns: usize) {
-    let stack = Plan::new("full-duplex", &envoy::newest()).start().await;
+/// Up to a thousand of the kept decisions: each was made by one configuration whole.
+async fn assert_one_generation_each(port: u16, newest: u64) {
+    let list = client::get(port, "/debug/decisions?limit=20000").await.unwrap().json();
+    let ids: Vec<_> =
+        list["decisions"].as_array().unwrap().iter().filter_map(|d| d["request_id"].as_str()).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    for id in ids.iter().step_by(1 + ids.len() / 1000) {
+        let decision = client::get(port, &format!("/debug/decisions/{id}")).await.unwrap().json();
+        let generation = decision["generation"].as_u64().unwrap();
+        // Each differs from the one before it, and there are two: the odd ones have the first one's weight.
+        let weight = if generation % 2 == 1 { 3.0 } else { 4.0 };
+        assert_eq!(decision["profiles"][0]["scorers"][2]["weight"], weight, "{decision}");
+        assert!((1..=newest).contains(&generation), "{generation} of {newest}");
+        seen.insert(generation);
+    }
+    println!("{} decisions kept, by {} generations of {newest}", ids.len(), seen.len());
+    assert!(seen.len() > 1, "{seen:?}");
+}
+
+async fn reload_under_load(length: Length) {
+    let plan = Plan::new("full-duplex", &envoy::newest()).picker(&["--decision-records=20000"]);
+    let stack = plan.start().await;
     let (file, port) = (configuration_file(&stack), stack.picker.metrics_port);
     let first = std::fs::read_to_string(&file).unwrap();
-    let still = talk(&stack, "still", 8, turns).await;
+    let (_, still) = talk(&stack, "still", 8, length).await;
 
     let stop = Arc::new(AtomicBool::new(false));
     let writer = tokio::spawn({
@@ -148,7 +181,7 @@ async fn reload_under_load(turns: usize) {
         }
     });
     let began = std::time::Instant::now();
-    let moving = talk(&stack, "moving", 8, turns).await;
+    let (spoken, moving) = talk(&stack, "moving", 8, length).await;
     let took = began.elapsed();
     stop.store(true, Ordering::Relaxed);
     let written = writer.await.unwrap();
@@ -156,24 +189,12 @@ async fn reload_under_load(turns: usize) {
     let page = shown(port).await;
     let generation = page["generation"].as_u64().unwrap();
     println!(
-        "{} requests in {took:.1?}, {written} files written, {} taken: hit rate {moving:.2} %, without {still:.2} %",
-        8 * turns,
+        "{spoken} requests in {took:.1?}, {written} files written, {} taken: hit rate {moving:.2} %, without {still:.2} %",
         generation - 1
     );
     assert!(generation as usize > written / 4, "{generation} configurations from {written} files");
     assert!((moving - still).abs() <= 1.0, "hit rate {moving} against {still}");
-    let list = client::get(port, "/debug/decisions?limit=256").await.unwrap().json();
-    let ids: Vec<_> =
-        list["decisions"].as_array().unwrap().iter().filter_map(|d| d["request_id"].as_str()).collect();
-    let mut generations = Vec::new();
-    for id in ids.iter().rev() {
-        let decision = client::get(port, &format!("/debug/decisions/{id}")).await.unwrap().json();
-        let weight = &decision["profiles"][0]["scorers"][2]["weight"];
-        let number = decision["generation"].as_u64().unwrap();
-        assert!(weight == 3.0 || weight == 4.0, "{decision}");
-        generations.push(number);
-    }
-    assert!(generations.iter().all(|g| (1..=generation).contains(g)), "{generations:?}");
+    assert_one_generation_each(port, generation).await;
     stack.assert_clean().await;
 }
 
@@ -181,7 +202,7 @@ async fn reload_under_load(turns: usize) {
 async fn reloads_under_load_cost_neither_requests_nor_cache_hits() {
     needs_envoy!("reload::reloads_under_load_cost_neither_requests_nor_cache_hits");
     let _machine = support::alone().await;
-    reload_under_load(400).await;
+    reload_under_load(Length::Turns(400)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -189,5 +210,5 @@ async fn reloads_under_load_cost_neither_requests_nor_cache_hits() {
 async fn long_reloads_each_tenth_of_a_second_for_a_minute() {
     needs_envoy!("reload::long_reloads_each_tenth_of_a_second_for_a_minute");
     let _machine = support::alone().await;
-    reload_under_load(12_000).await;
+    reload_under_load(Length::Time(Duration::from_secs(60))).await;
 }

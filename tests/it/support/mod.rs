@@ -6,6 +6,7 @@ pub mod api_server;
 pub mod chromium;
 pub mod client;
 pub mod cluster;
+pub mod counted;
 pub mod decoy;
 pub mod envoy;
 pub mod fleet;
