@@ -11,6 +11,7 @@ mod error;
 mod forms;
 mod node;
 mod options;
+mod parameters;
 pub mod parsers;
 mod resolve;
 mod schema;
@@ -28,6 +29,7 @@ pub use options::{
     AdminOptions, ClusterOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, MetricsOptions,
     OverBudget, PoolGroup, PoolOptions, ResponseBodies, TlsOptions, TracingOptions,
 };
+pub use parameters::{Misfit, misfits};
 pub use resolve::{DEFAULT_DOCUMENT, Loaded, Resolved, resolve};
 pub use schema::document_schema;
 pub use suggest::hint;

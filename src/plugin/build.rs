@@ -1,7 +1,7 @@
 //! How plugins are made: tables of types, parameters decoded strictly, attributes declared while building.
 
 use super::shape::{Described, describe};
-use super::{Roles, StateStore};
+use super::{Known, Parameters, Roles, StateStore};
 use crate::clock::Clock;
 use crate::endpoint::ScalarId;
 use crate::pool::{AttributeId, Columns};
@@ -44,6 +44,23 @@ pub struct PluginType {
     pub build: fn(&mut BuildContext<'_>) -> Result<Roles, BuildError>,
 }
 
+impl PluginType {
+    /// What it takes as parameters; `None` where it takes none or does not tell.
+    pub fn described(&self) -> Option<Described> {
+        let mut table = AttributeTable { describing: true, ..AttributeTable::default() };
+        // The plugin is not built: the first thing that it does is to ask for its parameters, and that ends it.
+        let _asked = (self.build)(&mut BuildContext {
+            name: &self.name.into(),
+            parameters: &serde_json::Value::Null,
+            state: &StateStore::default(),
+            clock: &Clock::system(),
+            prefix_index_bytes: 0,
+            table: &mut table,
+        });
+        table.described
+    }
+}
+
 /// All plugin types by name.
 #[derive(Default)]
 pub struct Registry(BTreeMap<&'static str, PluginType>);
@@ -62,6 +79,17 @@ impl Registry {
     /// The type called `name`.
     pub fn get(&self, name: &str) -> Option<&PluginType> {
         self.0.get(name)
+    }
+    /// What the type called `name` takes as parameters, also where it is known by name only; `None` where it takes any.
+    pub fn described(&self, name: &str) -> Option<Described> {
+        if let Some(row) = self.get(name) {
+            return row.described();
+        }
+        match Known::find(name)?.parameters {
+            Parameters::Own(described) => Some(described()),
+            Parameters::Like(other) => self.get(other)?.described(),
+            Parameters::Ignored => None,
+        }
     }
     /// All names in order.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {

@@ -7,6 +7,7 @@
 mod build;
 mod data;
 mod known;
+mod known_parameters;
 mod request_control;
 mod scheduling;
 mod score;
@@ -22,7 +23,7 @@ pub use data::{
     DiscoverySpec, EncoderMatches, EngineSpec, ExtractorSpec, HttpSource, Policies, PrefixMatches,
     SessionKey, SourceSpec, TokenCosts, TopologyLabels,
 };
-pub use known::{KNOWN, Known, Part};
+pub use known::{KNOWN, Known, Parameters, Part};
 pub use request_control::{
     AdmissionView, Admitter, AttributeReporter, CostModel, DataProducer, Departure, FairnessSource,
     HeaderEdits, Held, Hold, PreRequest, ProduceError, ReportedAttribute, ResponseHook, ResponseView,

@@ -54,7 +54,7 @@ async fn every_problem_is_told_at_once_with_its_place() {
     assert_eq!((code, &*out), (1, ""), "{err}");
     for told in [
         "<stdin>:4:3: error: plugins[0]: plugin type 'queue-scorrer' is not registered; did you mean `queue-scorer`?",
-        "<stdin>:7:5: error: plugins[1].parameters: plugin 'prefix-cache-scorer'",
+        "<stdin>:7:5: error: plugins[1].parameters.matchLenghtWeight: plugin 'prefix-cache-scorer'",
         "did you mean `matchLengthWeight`?",
         "<stdin>:13:16: error: schedulingProfiles[0].plugins[1].pluginRef: schedulingProfiles[default] references undefined plugin 'kv'",
         "<stdin>:14:17: warning: ",

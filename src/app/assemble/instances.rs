@@ -1,12 +1,12 @@
 //! Plugin instances: built from the registry, joined by the attributes that they write and read.
 
-use super::Inputs;
-use crate::config::{Findings, Place, PluginSpec, Reference, hint};
+use super::{Inputs, refusal};
+use crate::config::{Findings, Misfit, Place, PluginSpec, Reference, hint};
 use crate::datalayer::SourceBinding;
 use crate::plugin::{
     Admitter, AttributeNeed, AttributeReporter, AttributeTable, BuildContext, BuildError, DataProducer,
     ExtractorSpec, FairnessSource, Hold, Known, Part, PluginType, PreRequest, ResponseHook, Roles, Stability,
-    timed,
+    StateStore, timed,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -117,7 +117,7 @@ impl<'a> Workshop<'a> {
         }
         let sound = built.is_ok();
         let roles = built.unwrap_or_else(|error| {
-            self.tell_refusal(spec, &error);
+            self.tell_refusal(spec, row, &error);
             Roles::default()
         });
         let roles = timed(roles, row.name, &name);
@@ -135,6 +135,9 @@ impl<'a> Workshop<'a> {
         };
         let told = format!("plugin '{name}' (type: '{plugin_type}') is not part of this release: {does}");
         self.findings.notice(spec.place, spec.path.clone(), told);
+        for fault in refusal::unknown(spec, self.inputs.registry.described(plugin_type).as_ref()) {
+            self.tell_fault(spec, fault);
+        }
         match stand_in {
             Some(row) => self.build_as(spec, row, &Value::Null, Some(known)),
             None => self.push(spec, known.name, Roles::default(), true, Some(known)),
@@ -180,19 +183,35 @@ impl<'a> Workshop<'a> {
         self.findings.notice(spec.place, spec.path.clone(), told);
     }
 
-    /// Tells why an instance was not built, at the place of the field that the reason names.
-    fn tell_refusal(&mut self, spec: &PluginSpec, error: &BuildError) {
-        let text = error.to_string();
-        let mut words = text.split('`').skip(1).step_by(2);
-        let field = words.next();
-        let place = field.and_then(|field| spec.parameters_node.as_ref()?.find_key(field)).or(spec.place);
-        let near = match field {
-            Some(field) if text.contains("unknown field") => hint(field, words),
-            _ => String::new(),
+    /// Tells everything that is wrong with the parameters of an instance that was not built.
+    fn tell_refusal(&mut self, spec: &PluginSpec, row: &PluginType, error: &BuildError) {
+        let described = row.described();
+        let again = |parameters: &Value| {
+            let built = (row.build)(&mut BuildContext {
+                name: &spec.name.as_str().into(),
+                parameters,
+                state: &StateStore::default(),
+                clock: self.inputs.clock,
+                prefix_index_bytes: self.inputs.prefix_index_bytes,
+                table: &mut AttributeTable::default(),
+            });
+            built.err().map(|error| error.to_string())
+        };
+        for fault in refusal::faults(spec, described.as_ref(), &error.to_string(), &again) {
+            self.tell_fault(spec, fault);
+        }
+    }
+
+    fn tell_fault(&mut self, spec: &PluginSpec, fault: Misfit) {
+        let at = if spec.path.is_empty() { String::new() } else { format!("{}.parameters", spec.path) };
+        let path = match fault.path.as_str() {
+            "" => at,
+            below if below.starts_with('[') => at + below,
+            below => format!("{at}.{below}"),
         };
         let (name, plugin_type) = (&spec.name, &spec.plugin_type);
-        let path = if spec.path.is_empty() { String::new() } else { format!("{}.parameters", spec.path) };
-        self.findings.problem(place, path, format!("plugin '{name}' (type: '{plugin_type}'): {text}{near}"));
+        let told = format!("plugin '{name}' (type: '{plugin_type}'): {}", fault.told);
+        self.findings.problem(fault.place, path, told);
     }
 
     /// The parameters in force of the instance called `name`, where it tells them.

@@ -3,6 +3,7 @@
 mod instances;
 mod known;
 mod outline;
+mod refusal;
 mod wiring;
 
 pub use outline::{InstanceOutline, Outline, ProfileOutline};
@@ -182,3 +183,6 @@ mod page;
 
 #[cfg(test)]
 mod samples;
+
+#[cfg(test)]
+mod taken;

@@ -129,7 +129,8 @@ fn later(text: &mut String, registry: &Registry) {
     text.push_str(
         "\n## Types of later releases\n\nTypes of the reference that are known by name and **not part of this release**. A \
          configuration that names one\nloads, with a warning: its part of the work is left out, or done by the type named here. Of the \
-         profiles of a profile handler\namong them only the primary one runs.\n\n| type | kind | in its place |\n|---|---|---|\n",
+         profiles of a profile handler\namong them only the primary one runs. Their parameters are held against what the \
+         reference takes, so that a file is right\nbefore they come.\n\n| type | kind | in its place |\n|---|---|---|\n",
     );
     for row in KNOWN.iter().filter(|row| registry.get(row.name).is_none()) {
         let parts: Vec<_> = row.parts.iter().map(|part| word(*part)).collect();

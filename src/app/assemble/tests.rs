@@ -300,11 +300,11 @@ fn every_mistake_in_plugins_and_profiles_has_its_text_and_its_line() {
         ),
         (
             "plugins:\n- type: test-scorer\n  parameters:\n    blocksize: 1",
-            "line 6, column 5: plugins[0].parameters: plugin 'test-scorer' (type: 'test-scorer'): unknown field `blocksize`, expected `blockSize`; did you mean `blockSize`?",
+            "line 6, column 5: plugins[0].parameters.blocksize: plugin 'test-scorer' (type: 'test-scorer'): unknown field `blocksize`, expected `blockSize`; did you mean `blockSize`?",
         ),
         (
             "plugins:\n- type: test-scorer\n  parameters:\n    blockSize: asdf",
-            "line 4, column 3: plugins[0].parameters: plugin 'test-scorer' (type: 'test-scorer'): invalid type",
+            "line 6, column 5: plugins[0].parameters.blockSize: plugin 'test-scorer' (type: 'test-scorer'): invalid type",
         ),
         (
             &format!("plugins: [{{type: test-scorer}}]\n{profile}  - pluginRef: test-scorr"),

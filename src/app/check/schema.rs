@@ -2,11 +2,9 @@
 //! takes them.
 
 use crate::app::assemble::registry;
-use crate::clock::Clock;
 use crate::config::document_schema;
-use crate::plugin::{AttributeTable, BuildContext, Described, KNOWN, PluginType, Shape, StateStore};
+use crate::plugin::{Described, KNOWN, Shape};
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
 /// The schema, as text with a line end.
 pub fn schema() -> anyhow::Result<String> {
@@ -14,11 +12,10 @@ pub fn schema() -> anyhow::Result<String> {
     let mut names: Vec<&str> = registry.names().chain(KNOWN.iter().map(|row| row.name)).collect();
     names.sort_unstable();
     names.dedup();
-    let rows = registry.names().filter_map(|name| registry.get(name));
-    let parameters = rows.filter_map(|row| {
-        let described = described(row)?;
+    let parameters = names.iter().filter_map(|name| {
+        let described = registry.described(name)?;
         Some(json!({
-            "if": {"properties": {"type": {"const": row.name}}, "required": ["type"]},
+            "if": {"properties": {"type": {"const": name}}, "required": ["type"]},
             "then": {"properties": {"parameters": parameters(&described)}},
         }))
     });
@@ -36,23 +33,6 @@ pub fn schema() -> anyhow::Result<String> {
     let mut text = serde_json::to_string_pretty(&document_schema(&plugin))?;
     text.push('\n');
     Ok(text)
-}
-
-/// What the type takes as parameters; `None` where it takes none or does not tell.
-fn described(row: &PluginType) -> Option<Described> {
-    let mut table = AttributeTable::default();
-    table.describing = true;
-    let name: Arc<str> = row.name.into();
-    // The plugin is not built: the first thing that it does is to ask for its parameters, and that ends it.
-    let _asked = (row.build)(&mut BuildContext {
-        name: &name,
-        parameters: &Value::Null,
-        state: &StateStore::default(),
-        clock: &Clock::system(),
-        prefix_index_bytes: 0,
-        table: &mut table,
-    });
-    table.described
 }
 
 fn parameters(described: &Described) -> Value {
@@ -104,13 +84,13 @@ mod tests {
     #[test]
     fn plugins_tell_their_parameters() {
         let registry = registry().unwrap();
-        let scorer = described(registry.get("prefix-cache-scorer").unwrap()).unwrap();
+        let scorer = registry.described("prefix-cache-scorer").unwrap();
         let told = parameters(&scorer);
         assert_eq!(
             told["properties"]["matchLengthScaleTokens"],
             json!({"type": "number", "default": 8192.0})
         );
         assert_eq!(told["additionalProperties"], json!(false));
-        assert_eq!(described(registry.get("queue-scorer").unwrap()), None, "it takes none");
+        assert_eq!(registry.described("queue-scorer"), None, "it takes none");
     }
 }

@@ -7,6 +7,7 @@ use crate::config::node::Node;
 const RENAMED: &[(&str, &str, &str)] = &[
     ("approx-prefix-cache-producer", "blockSize", "blockSizeTokens"),
     ("mm-embeddings-cache-producer", "cacheSizeInMB", "cacheSizeInMBPerServer"),
+    ("predicted-latency-producer", "predictInPrepareData", "predictInProduce"),
 ];
 
 /// Parameters that a release knew and that mean nothing any more.
@@ -14,6 +15,27 @@ const GONE: &[(&str, &str, &str)] = &[
     ("active-request-scorer", "requestTimeout", "requests are counted until they end"),
     ("no-hit-lru-scorer", "prefixPluginType", "write `prefixMatchInfoProducerName`"),
     ("no-hit-lru-scorer", "prefixPluginName", "write `prefixMatchInfoProducerName`"),
+    ("latency-scorer", "headroomTTFTWeight", "write `ttftWeight`"),
+    ("latency-scorer", "headroomTPOTWeight", "write `tpotWeight`"),
+    ("latency-scorer", "negHeadroomTTFTWeight", "`ttftWeight` counts for deficits too"),
+    ("latency-scorer", "negHeadroomTPOTWeight", "`tpotWeight` counts for deficits too"),
+    ("latency-scorer", "epsilonExploreNeg", "it is slo-headroom-tier-filter's"),
+    (
+        "latency-scorer",
+        "epsilonExploreSticky",
+        "it is prefix-cache-affinity-filter's `explorationProbability`",
+    ),
+    ("latency-scorer", "affinityGateTau", "it is prefix-cache-affinity-filter's `affinityThreshold`"),
+    ("latency-scorer", "affinityGateTauGlobal", "it is prefix-cache-affinity-filter's `affinityThreshold`"),
+    ("latency-scorer", "affinityMaxTTFTPenaltyMs", "it is prefix-cache-affinity-filter's `maxTTFTPenaltyMs`"),
+    ("latency-scorer", "selectionMode", "the picker chooses"),
+    ("latency-scorer", "maxSampledTokens", "predictions are predicted-latency-producer's"),
+    ("latency-scorer", "samplingMean", "predictions are predicted-latency-producer's"),
+    ("latency-scorer", "sloBufferFactor", "it is predicted-latency-producer's"),
+    ("latency-scorer", "contextTTL", "it is predicted-latency-producer's"),
+    ("latency-scorer", "streamingMode", "it is predicted-latency-producer's"),
+    ("latency-scorer", "endpointRoleLabel", "it is predicted-latency-producer's"),
+    ("program-aware-fairness", "lasDecayFactor", "write `lasHalfLifeSeconds`"),
 ];
 
 pub(super) fn modernize(plugin: &mut Node, edit: &mut Edit<'_>) {

@@ -141,8 +141,10 @@ pub(super) fn settle(parameters: &mut Node) -> bool {
         let tokens = indexer.take("tokenProcessorConfig");
         let store = indexer.take("prefixStoreConfig");
         let pool = indexer.take("tokenizersPoolConfig");
+        // It was the approximate scorer's and never meant anything here.
+        let cap = indexer.field_mut("kvBlockIndexConfig").and_then(|i| i.take("maxPrefixBlocksToMatch"));
         let empty = indexer.to_json() == serde_json::json!({});
-        moved = tokens.is_some() || store.is_some() || pool.is_some();
+        moved = tokens.is_some() || store.is_some() || pool.is_some() || cap.is_some();
         if empty {
             parameters.take("indexerConfig");
         }
