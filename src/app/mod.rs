@@ -5,6 +5,7 @@ pub mod check;
 
 mod aside;
 mod cluster;
+mod decision_log;
 mod edge;
 mod pool;
 mod reload;

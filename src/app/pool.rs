@@ -8,7 +8,7 @@ use super::state::PoolPage;
 use crate::clock::Clock;
 use crate::config::{ConfigSource, EppOptions, Loaded, PoolOptions};
 use crate::datalayer::{self, DataLayer};
-use crate::director::{Decisions, Director, Options, Services};
+use crate::director::{DecisionLog, Decisions, Director, Options, Services};
 use crate::discovery::Discovery;
 use crate::endpoint::health::HealthTracker;
 use crate::ext_proc::budget::Budget;
@@ -34,12 +34,19 @@ pub(super) struct Common<'a> {
     pub(super) tracing: &'a Tracing,
     /// That of the process.
     pub(super) readiness: &'a Readiness,
+    /// That of the process.
+    pub(super) decision_log: Option<&'a DecisionLog>,
 }
 
 impl Common<'_> {
     /// Whether there is another pool.
     fn several(&self) -> bool {
         self.options.pools.len() > 1
+    }
+
+    /// Where the decisions of `pool` are written.
+    fn decision_log_of(&self, pool: &PoolOptions) -> Option<DecisionLog> {
+        self.decision_log.map(|log| if self.several() { log.of_pool(&pool.label) } else { log.clone() })
     }
 
     /// An error that says whose it is, where that is a question.
@@ -137,7 +144,8 @@ impl Pool {
         let services =
             Services::new(reader.clone(), Arc::clone(&health), requests.clone(), clock.clone(), seed())
                 .with_tracing(common.tracing.clone())
-                .with_decisions(Decisions::new(common.options.decisions, clock.clone()));
+                .with_decisions(Decisions::new(common.options.decisions, clock.clone()))
+                .with_log(common.decision_log_of(&options));
         let settings = Options {
             trusted: common.options.trusted_headers,
             subset_filter: !common.options.disable_subset_filter,

@@ -2,6 +2,7 @@
 
 use super::assemble::registry;
 use super::cluster::{self, Cluster};
+use super::decision_log::Writer;
 use super::pool::{Common, Draft, Pool};
 use super::state::PickerState;
 use super::{edge, several};
@@ -30,6 +31,7 @@ pub struct App {
     early: mpsc::Receiver<EarlyEnd>,
     readiness: Readiness,
     tracing: Tracing,
+    decision_log: Option<Writer>,
     admin: AdminServer,
     grpc_address: std::net::SocketAddr,
     health_address: std::net::SocketAddr,
@@ -44,6 +46,7 @@ impl App {
         let metrics = recorder::install(options.legacy_metrics, scale).context("metrics")?;
         let (tracing, clock, readiness) = (start_tracing(&options)?, Clock::system(), Readiness::new());
         let (tasks, early) = Tasks::new();
+        let decision_log = options.decision_log.as_ref().map(|to| Writer::start(to, &clock)).transpose()?;
         let common = Common {
             options: &options,
             registry: &Arc::new(registry()?),
@@ -51,6 +54,7 @@ impl App {
             metrics: &metrics,
             tracing: &tracing,
             readiness: &readiness,
+            decision_log: decision_log.as_ref().map(Writer::log),
         };
         let (pools, reviewer) = build_pools(&common, &tasks).await?;
         let health_server = HealthServer::of_pools(readiness.clone(), &own_readiness(&pools));
@@ -72,12 +76,25 @@ impl App {
             pool.spawn(&tasks, &options).context("the data layer's thread")?;
         }
         edge::spawn(&tasks, &options, lanes, clock, health_server.clone(), grpc)?;
+        if let Some(writer) = &decision_log {
+            writer.follow_signals(&tasks)?;
+        }
         tasks.spawn(Stage::Last, "health", move |stop| async move {
             if let Err(error) = health_server.serve(health, stop.cancelled_owned()).await {
                 tracing::error!(%error, "the health port stopped");
             }
         });
-        Ok(Self { options, tasks, early, readiness, tracing, admin, grpc_address, health_address })
+        Ok(Self {
+            options,
+            tasks,
+            early,
+            readiness,
+            tracing,
+            decision_log,
+            admin,
+            grpc_address,
+            health_address,
+        })
     }
 
     /// Serves until `stop` completes, then drains. An error when a part of the picker died by itself.
@@ -97,6 +114,9 @@ impl App {
         self.readiness.drain();
         tracing::info!(drain_timeout_s = self.options.drain_timeout.as_secs(), "draining");
         let left = self.tasks.stop(self.options.drain_timeout + STOP_WITHIN).await;
+        if let Some(writer) = self.decision_log.take() {
+            writer.close().await;
+        }
         self.tracing.shutdown(Duration::from_secs(2)).await;
         for task in &left.aborted {
             tracing::warn!(%task, "did not stop in time");

@@ -26,8 +26,9 @@ pub use document::{
 pub use error::{ConfigErrors, Findings, Place, Problem};
 pub use node::{Data, Key, Node};
 pub use options::{
-    AdminOptions, ClusterOptions, ConfigSource, EppOptions, Limits, ListenOptions, LogLevel, MetricsOptions,
-    OverBudget, PoolGroup, PoolOptions, ResponseBodies, TlsOptions, TracingOptions,
+    AdminOptions, ClusterOptions, ConfigSource, DecisionLogOptions, EppOptions, Limits, ListenOptions,
+    LogLevel, LogTarget, MetricsOptions, OverBudget, PoolGroup, PoolOptions, ResponseBodies, TlsOptions,
+    TracingOptions,
 };
 pub use parameters::{Misfit, misfits};
 pub use resolve::{DEFAULT_DOCUMENT, Loaded, Resolved, resolve};

@@ -1,6 +1,7 @@
 //! What the flags and the environment came to.
 
 use crate::director::UnknownModel;
+use crate::director::decision_log::SessionPlace;
 use crate::director::decisions::Keep;
 use crate::request::TrustedHeaders;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -53,6 +54,8 @@ pub struct EppOptions {
     pub tracing: Option<TracingOptions>,
     /// How many of the last decisions are kept for whoever asks why.
     pub decisions: Keep,
+    /// Where decisions are written; `None` is nowhere.
+    pub decision_log: Option<DecisionLogOptions>,
     /// Whether the older names of the metrics are written too.
     pub legacy_metrics: bool,
     /// The variable `POD_NAME`, for the resource of traces.
@@ -262,6 +265,30 @@ impl LogLevel {
             Self::Trace => "trace",
         }
     }
+}
+
+/// Where decisions are written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecisionLogOptions {
+    /// To where.
+    pub target: LogTarget,
+    /// Share of the sessions that are kept, above 0 up to 1.
+    pub sample: f64,
+    /// Where the session of a request stands, the first that is there counts.
+    pub sessions: Vec<SessionPlace>,
+    /// File with the key of the hashes; without one the key is made at the start.
+    pub key_file: Option<PathBuf>,
+    /// Lines that wait to be written before more are dropped.
+    pub queue: usize,
+}
+
+/// Where the decision log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// Appended to a file or written into a named pipe.
+    File(PathBuf),
 }
 
 /// Where spans go, from the variables of OpenTelemetry.

@@ -2,13 +2,14 @@
 
 use super::answers::Answers;
 use super::candidates::{gather, nobody_serves};
-use super::decisions::{Asked, Made, Recorded, Verdict};
+use super::decision_log::{Entry, Fate, Pending};
+use super::decisions::{After, Asked, Made, Recorded, Verdict};
 use super::identify::{DEFAULT_FAIRNESS_ID, Identified, identify};
 use super::route::ProfileTargets;
 use super::{
     BodyView, Envelope, Options, Plan, Route, RouteError, Router, Services, SubsetHint, UnknownModel,
 };
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use crate::endpoint::{Endpoint, HostPort, Reservation, ReservationRole};
 use crate::plugin::{
     AdmissionView, Departure, HeaderEdits, ResponseReader, ScheduleError, SchedulingOutcome,
@@ -21,6 +22,7 @@ use crate::telemetry::traces::RequestSpan;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// Routes requests of one pool.
 #[derive(Debug)]
@@ -56,26 +58,40 @@ impl Director {
         self.plan.store(Arc::new(plan));
     }
 
-    /// Chooses where a request goes, at once.
+    /// Chooses where a request goes, at once: nothing holds it back.
     pub fn decide(&self, envelope: Envelope) -> Result<Route, RouteError> {
         let begun = self.begin(envelope)?;
         self.complete(begun)
     }
 
-    /// Chooses where a request goes after the plugins that hold requests back have let it go, or its time is over.
-    async fn decide_held(&self, envelope: Envelope) -> Result<Route, RouteError> {
+    /// Takes a request in, and tells how long a plugin holds it back. [`Director::leave`] decides it after that.
+    pub fn enter(&self, envelope: Envelope) -> Result<Entered, RouteError> {
         let mut begun = self.begin(envelope)?;
         let request = &mut begun.identified.request;
-        if let Some(held) = begun.plan.holds.iter().find_map(|(_, hold)| hold.enter(request)) {
+        let wait = begun.plan.holds.iter().find_map(|(_, hold)| hold.enter(request)).map(|held| {
             request.wishes.ticket = Some(held.ticket);
-            match request.wishes.deadline.map(|d| d.since(self.services.clock.now())) {
-                None => held.wait.await,
-                // When the time is over, the decision says so.
-                Some(left) => tokio::time::timeout(left, held.wait).await.unwrap_or_default(),
-            }
+            // When the request's own time is over, the decision says so.
+            let until = request.wishes.deadline.map_or(held.until, |deadline| deadline.min(held.until));
+            Wait { until, early: held.early }
+        });
+        Ok(Entered { begun, wait })
+    }
+
+    /// Chooses where a request goes that was taken in and need not wait any more.
+    pub fn leave(&self, entered: Entered) -> Result<Route, RouteError> {
+        let Entered { mut begun, wait } = entered;
+        if wait.is_some() {
             begun.pool = self.services.pool.load();
         }
         self.complete(begun)
+    }
+
+    async fn decide_held(&self, envelope: Envelope) -> Result<Route, RouteError> {
+        let entered = self.enter(envelope)?;
+        if let Some(wait) = &entered.wait {
+            wait.over(&self.services.clock).await;
+        }
+        self.leave(entered)
     }
 
     /// Who asks, for what, under which plan.
@@ -104,13 +120,17 @@ impl Director {
         let mut orchestration = span.orchestration();
         orchestration.decided(&identified.request.target_model, identified.request.priority);
         let began = self.services.clock.now();
-        let chosen = self.choose(&plan, pool, &subset, &identified.request, &mut rng).inspect_err(|e| {
-            orchestration.failed(e.code());
-            span.failed(e.code());
-            self.count_refusal(&identified.request, e);
-            self.keep_refusal(&plan, &identified.request, e, began);
-        });
-        let choice = chosen?;
+        let choice = match self.choose(&plan, pool, &subset, &identified.request, &mut rng) {
+            Ok(choice) => choice,
+            Err(error) => {
+                orchestration.failed(error.code());
+                span.failed(error.code());
+                self.count_refusal(&identified.request, &error);
+                self.keep_refusal(&plan, &identified.request, &error, began);
+                self.log_refusal(&plan, identified.request, &error, began);
+                return Err(error);
+            }
+        };
         drop(orchestration);
         let took = self.services.clock.now().since(began);
         Ok(self.depart(plan, identified, choice, Passage { has_body, span, began, took }))
@@ -292,6 +312,33 @@ impl Director {
         decisions.push(Recorded::new(Asked::of(request), began, took, plan.generation, verdict));
     }
 
+    /// Logs a refusal.
+    fn log_refusal(&self, plan: &Plan, request: InferenceRequest, error: &RouteError, began: Moment) {
+        let Some(log) = &self.services.log else { return };
+        let Some(kept) = log.keeps(&request) else { return };
+        let now = self.services.clock.now();
+        let after = After { duration: Some(now.since(request.received)), ..After::default() };
+        let decided = (plan.generation, now.since(began));
+        log.push(Entry::new(Arc::new(request), kept, decided, Fate::Refused(error.code()), after));
+    }
+
+    /// What is logged of a choice when its request has ended.
+    fn pending(
+        &self,
+        plan: &Plan,
+        request: &InferenceRequest,
+        candidates: &Candidates,
+        outcome: &SchedulingOutcome,
+        took: Duration,
+    ) -> Option<Box<Pending>> {
+        let log = self.services.log.as_ref()?;
+        let kept = log.keeps(request)?;
+        let matches = plan.prefix.and_then(|id| candidates.attributes.get(id));
+        let first = outcome.primary.first();
+        let predicted = matches.map(|m| u64::from(m.matched(first)) * u64::from(m.block_tokens));
+        Some(Box::new(Pending { log: log.clone(), kept, took, predicted }))
+    }
+
     /// Reserves, asks the hooks, and makes the route.
     fn depart(&self, plan: Arc<Plan>, identified: Identified, choice: Choice, passage: Passage) -> Route {
         let Choice { candidates, outcome, spare } = choice;
@@ -331,6 +378,7 @@ impl Director {
             chosen.next().unwrap_or_else(|| Arc::clone(candidates.endpoint(outcome.primary.first())));
         tracing::debug!(request_id = %request.id, endpoint = %primary.key, destination = %destination, "routed");
         let running = (!request.target_model.is_empty()).then(|| series.running());
+        let pending = self.pending(&plan, &request, &candidates, &outcome, passage.took);
         let record = self.keep_choice(&plan, &request, candidates, outcome, &passage);
         Route {
             services: Arc::clone(&self.services),
@@ -346,11 +394,49 @@ impl Director {
             answers,
             reservations,
             record,
+            pending,
             span: passage.span,
             running,
             series,
             request: Arc::new(request),
             response: Default::default(),
+        }
+    }
+}
+
+/// A request that was taken in and is not decided yet. Dropped, it is as if it had never come.
+pub struct Entered {
+    begun: Begun,
+    wait: Option<Wait>,
+}
+
+impl Entered {
+    /// How long it is held back, if at all.
+    pub fn wait(&self) -> Option<&Wait> {
+        self.wait.as_ref()
+    }
+}
+
+/// How long a request is held back.
+#[derive(Clone, Debug)]
+pub struct Wait {
+    until: Moment,
+    early: CancellationToken,
+}
+
+impl Wait {
+    /// When it is over at the latest.
+    pub fn until(&self) -> Moment {
+        self.until
+    }
+    /// Whether it is over at `now`.
+    pub fn is_over(&self, now: Moment) -> bool {
+        now >= self.until || self.early.is_cancelled()
+    }
+    async fn over(&self, clock: &Clock) {
+        tokio::select! {
+            () = tokio::time::sleep(self.until.since(clock.now())) => {}
+            () = self.early.cancelled() => {}
         }
     }
 }

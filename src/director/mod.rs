@@ -4,6 +4,7 @@ mod admitter;
 mod answers;
 mod candidates;
 mod decide;
+pub mod decision_log;
 pub mod decisions;
 mod envelope;
 mod error;
@@ -17,7 +18,8 @@ mod route;
 mod seam;
 mod subset;
 
-pub use decide::Director;
+pub use decide::{Director, Entered, Wait};
+pub use decision_log::DecisionLog;
 pub use decisions::Decisions;
 pub use envelope::{BodyView, Envelope};
 pub use error::{ErrorClass, RouteError};

@@ -1,6 +1,6 @@
 //! What the director is told, and what it works with.
 
-use super::Decisions;
+use super::{DecisionLog, Decisions};
 use crate::clock::Clock;
 use crate::endpoint::health::HealthTracker;
 use crate::pool::PoolReader;
@@ -51,6 +51,8 @@ pub struct Services {
     pub tracing: Tracing,
     /// Where decisions are kept for whoever asks why; `None` keeps none.
     pub decisions: Option<Arc<Decisions>>,
+    /// Where decisions are written; `None` is nowhere.
+    pub log: Option<DecisionLog>,
     /// The time.
     pub clock: Clock,
     /// Seed of the next request's random numbers.
@@ -72,6 +74,7 @@ impl Services {
             requests,
             tracing: Tracing::off(),
             decisions: None,
+            log: None,
             clock,
             seed: AtomicU64::new(seed),
         }
@@ -88,6 +91,13 @@ impl Services {
     #[must_use]
     pub fn with_decisions(mut self, decisions: Decisions) -> Self {
         self.decisions = decisions.is_on().then(|| Arc::new(decisions));
+        self
+    }
+
+    /// Writes decisions to `log`.
+    #[must_use]
+    pub fn with_log(mut self, log: Option<DecisionLog>) -> Self {
+        self.log = log;
         self
     }
 

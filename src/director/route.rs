@@ -1,7 +1,8 @@
 //! A request that was routed: where it goes, what is changed on the way, and what happens until it has ended.
 
 use super::answers::Answers;
-use super::decisions::Recorded;
+use super::decision_log::{Entry, Fate, Pending};
+use super::decisions::{After, Recorded};
 use super::{Plan, RoutedRequest, Services};
 use crate::clock::Moment;
 use crate::endpoint::{Endpoint, HostPort, Reservation};
@@ -41,6 +42,8 @@ pub struct Route {
     pub(super) series: Arc<RequestSeries>,
     /// The decision, where it is kept.
     pub(super) record: Option<Arc<Recorded>>,
+    /// What is logged when it ends.
+    pub(super) pending: Option<Box<Pending>>,
     /// Ends with the route.
     pub(super) span: RequestSpan,
     pub(super) running: Option<RunningGuard>,
@@ -111,6 +114,13 @@ impl Route {
         }
     }
 
+    fn log(&self, pending: Pending, after: After) {
+        let Pending { log, kept, took, predicted } = pending;
+        let endpoints = std::iter::once(&self.primary).chain(&self.fallbacks).cloned().collect();
+        let fate = Fate::Routed { endpoints, predicted };
+        log.push(Entry::new(Arc::clone(&self.request), kept, (self.plan.generation, took), fate, after));
+    }
+
     fn end(&mut self, usage: Usage, ending: Ending) {
         if std::mem::replace(&mut self.response.ended, true) {
             return;
@@ -126,6 +136,18 @@ impl Route {
                 (after.first_byte, after.duration) = (ttft, Some(duration));
                 (after.usage, after.ending) = (usage, Some(ending));
             });
+        }
+        if let Some(pending) = self.pending.take() {
+            let moved = served.slot != self.primary.slot;
+            let after = After {
+                served: moved.then(|| served.key.clone()),
+                status: self.response.status,
+                first_byte: ttft,
+                duration: Some(duration),
+                usage,
+                ending: Some(ending),
+            };
+            self.log(*pending, after);
         }
         self.series.finished(&Finished {
             duration,

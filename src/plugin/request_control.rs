@@ -6,10 +6,9 @@ use crate::endpoint::{Cost, Endpoint, ReservationRole};
 use crate::pool::{Candidates, PoolSnapshot, Position};
 use crate::request::{Ending, Headers, InferenceRequest, Ticket, Usage};
 use bytes::Bytes;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// Header changes that a plugin wants on the way to the engine or to the client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -153,12 +152,15 @@ pub trait AttributeReporter: Send + Sync {
 pub struct Held {
     /// For the plugin itself: its producer finds it in [`crate::request::Wishes::ticket`].
     pub ticket: Ticket,
-    /// Ends when the request may go on.
-    pub wait: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// When it may go on at the latest.
+    pub until: Moment,
+    /// Cancelled when it may go on before that.
+    pub early: CancellationToken,
 }
 
 /// Holds requests back for a short while, so that those that come together are decided together.
 pub trait Hold: Send + Sync {
-    /// Takes a request in; `None` when it need not wait. The wait is bounded by the plugin.
+    /// Takes a request in; `None` when it need not wait. The wait is bounded by the plugin, and counted on the clock that
+    /// it was built with, so that a simulation can pass it as fast as it likes.
     fn enter(&self, request: &InferenceRequest) -> Option<Held>;
 }

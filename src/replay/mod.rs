@@ -52,7 +52,8 @@ pub enum ReplayError {
 /// # Errors
 /// When the trace or a configuration cannot be used, or a file cannot be written.
 pub fn run(args: &ReplayArgs) -> Result<String, ReplayError> {
-    let trace = read(&args.trace, args.limit)?;
+    let mut trace = read(&args.trace, args.limit)?;
+    trace::begin_at_once(&mut trace);
     let settings = args.settings();
     let mut outcomes = Vec::with_capacity(args.config.len().max(1));
     for source in sources(&args.config) {

@@ -90,6 +90,12 @@ pub fn read(path: &Path, limit: Option<usize>) -> Result<Vec<Traced>, TraceError
     Ok(trace)
 }
 
+/// Moves a trace, which is in order of arrival, so that its first request comes at once: a log counts from 1970 on.
+pub(super) fn begin_at_once(trace: &mut [Traced]) {
+    let first = trace.first().map_or(Duration::ZERO, |request| request.at);
+    trace.iter_mut().for_each(|request| request.at -= first);
+}
+
 #[derive(Deserialize)]
 struct Mooncake {
     timestamp: f64,
@@ -163,6 +169,22 @@ mod tests {
         let read = parse(logged).unwrap();
         assert_eq!(read.at, Duration::from_micros(2500));
         assert_eq!((read.blocks, read.session.as_deref()), (vec![u64::MAX, 10], Some("s1")));
+    }
+
+    #[test]
+    fn a_log_that_counts_from_1970_begins_at_once() {
+        let line = |at: &str| {
+            parse(&format!(r#"{{"at_ms":{at},"prompt_tokens":1,"block_tokens":64,"blocks":[]}}"#)).unwrap()
+        };
+        let mut trace = vec![line("1795292770123.456"), line("1795292770125.957")];
+        begin_at_once(&mut trace);
+        assert_eq!(trace[0].at, Duration::ZERO);
+        assert!(
+            trace[1].at.abs_diff(Duration::from_micros(2501)) < Duration::from_micros(1),
+            "{:?}",
+            trace[1].at
+        );
+        begin_at_once(&mut []);
     }
 
     #[test]

@@ -305,6 +305,8 @@ families! {
         "Requests whose label value was written as `other` because the cap on distinct values is reached.";
     LOGS_DROPPED = "pointsman_log_lines_dropped_total", C, "lines", [],
         "Log lines that were dropped because standard error did not take them fast enough.";
+    DECISION_LOG_LINES = "pointsman_decision_log_lines_total", C, "lines", ["outcome"],
+        "Lines of --decision-log: written, dropped because the writer was not fast enough, or failed to be written.";
     LEADER = "pointsman_leader", G, "1", [],
         "1 while this replica leads, with --ha-enable-leader-election.";
     KUBE_WATCH_STATE = "pointsman_kube_watch_state", G, "1", ["kind"],

@@ -1,5 +1,6 @@
 //! The command line and the environment of `pointsman epp`.
 
+mod decision_log;
 mod help;
 mod lex;
 mod pools;

@@ -89,6 +89,7 @@ impl Reader {
             drain_timeout: self.duration("drain-timeout"),
             log_level: self.log_level(),
             tracing: self.tracing(env),
+            decision_log: self.decision_log(),
             decisions: Keep { decisions: self.records(), bytes: MAX_RECORD_BYTES },
             legacy_metrics: self.switch("legacy-metrics"),
             pod_name: pod_name.map(Into::into),

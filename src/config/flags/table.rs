@@ -244,6 +244,31 @@ const OBSERVING: &[Flag] = &[
         "Last decisions kept for `/debug/decisions`; 0 keeps none",
     ),
     on(
+        "decision-log",
+        Value("FILE"),
+        "",
+        "Write decisions there as JSON lines to replay; - is standard output",
+    ),
+    on("decision-log-sample", Value("SHARE"), "1", "Share of the sessions that are written, above 0 up to 1"),
+    on(
+        "decision-log-session",
+        Value("LIST"),
+        "x-session-id",
+        "Headers and cookies (cookie:NAME) with a request's session; the first that is there counts",
+    ),
+    on(
+        "decision-log-key-file",
+        Value("FILE"),
+        "",
+        "Key of the hashes, 16 bytes or more, to compare processes; else each has its own",
+    ),
+    on(
+        "decision-log-queue",
+        Value("NUMBER"),
+        "4096",
+        "Lines that wait to be written; more are dropped and counted",
+    ),
+    on(
         "tracing",
         Switch,
         "true",

@@ -21,6 +21,7 @@
 
 mod assign;
 
+use crate::clock::{Clock, Moment};
 use crate::endpoint::Occupant;
 use crate::kv::chain::chains;
 use crate::plugin::{
@@ -36,7 +37,6 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh64::xxh64;
 
@@ -95,6 +95,7 @@ struct BurstPrefixCache {
     settings: Settings,
     open: Arc<Open>,
     held: Counter,
+    clock: Clock,
     matches: AttributeId<PrefixMatches>,
 }
 
@@ -104,7 +105,7 @@ struct Open(Mutex<Option<Arc<Batch>>>);
 
 /// The requests of one window.
 struct Batch {
-    closes: Instant,
+    closes: Moment,
     /// Closed before its time because it is full.
     full: CancellationToken,
     chains: Mutex<Vec<Vec<u64>>>,
@@ -160,6 +161,7 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
         settings,
         open: ctx.state.get_or_insert(ctx.name, fingerprint, Open::default),
         held: metrics::counter!(names::HELD, "plugin_name" => ctx.name.to_string()),
+        clock: ctx.clock.clone(),
         matches: ctx.produces(PrefixMatches::KIND),
     });
     Ok(Roles { hold: Some(Arc::clone(&plugin) as Arc<dyn Hold>), producer: Some(plugin), ..Roles::default() })
@@ -167,14 +169,13 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
 
 impl Open {
     /// Puts a chain into the window that is open, or opens one.
-    fn join(&self, chain: Vec<u64>, settings: &Settings) -> Ticket {
+    fn join(&self, chain: Vec<u64>, now: Moment, settings: &Settings) -> Ticket {
         let blocks = u32::try_from(chain.len()).unwrap_or(u32::MAX);
-        let now = Instant::now();
         let mut open = self.0.lock();
         let usable = open.take().filter(|b| now < b.closes && !b.full.is_cancelled());
         let batch = usable.unwrap_or_else(|| {
             Arc::new(Batch {
-                closes: now + settings.window,
+                closes: now.plus(settings.window),
                 full: CancellationToken::new(),
                 chains: Mutex::default(),
                 assigned: OnceLock::new(),
@@ -209,15 +210,9 @@ impl Hold for BurstPrefixCache {
         let all = chains(&parsed.prompt, &request.target_model, salt, tokens, self.settings.most_blocks);
         let chain = all.into_iter().next()?;
         self.held.increment(1);
-        let ticket = Arc::new(self.open.join(chain, &self.settings));
+        let ticket = Arc::new(self.open.join(chain, self.clock.now(), &self.settings));
         let batch = Arc::clone(&ticket.batch);
-        let wait = async move {
-            tokio::select! {
-                () = tokio::time::sleep_until(batch.closes) => {}
-                () = batch.full.cancelled() => {}
-            }
-        };
-        Some(Held { ticket, wait: Box::pin(wait) })
+        Some(Held { ticket, until: batch.closes, early: batch.full.clone() })
     }
 }
 
@@ -249,47 +244,45 @@ mod tests {
         request("m", Prompt::Tokens(vec![prompt.to_vec()]))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn requests_of_one_window_go_together() {
+    #[test]
+    fn requests_of_one_window_go_together() {
         let fixture = Fixture::new();
         let roles = fixture.build(&TYPE, json!({"blockSizeTokens": 2})).unwrap();
         let (hold, producer) = (roles.hold.unwrap(), roles.producer.unwrap());
         let id = fixture.attribute::<PrefixMatches>(PrefixMatches::KIND, TYPE.name);
-        let began = Instant::now();
+        let closes = fixture.clock.now().plus(Duration::from_millis(100));
         let prompts = [[1, 2, 3, 4], [9, 9, 9, 9], [1, 2, 3, 4], [9, 9, 9, 9], [5, 6, 7, 8]];
-        let mut waiting: Vec<_> = prompts
-            .iter()
-            .map(|prompt| {
-                let mut request = ask(prompt);
-                let held = hold.enter(&request).unwrap();
-                request.wishes.ticket = Some(held.ticket);
-                (request, held.wait)
-            })
-            .collect();
+        let held = prompts.iter().map(|prompt| {
+            let mut request = ask(prompt);
+            let held = hold.enter(&request).unwrap();
+            assert_eq!((held.until, held.early.is_cancelled()), (closes, false));
+            request.wishes.ticket = Some(held.ticket);
+            fixture.clock.advance(Duration::from_millis(10));
+            request
+        });
+        let held: Vec<_> = held.collect();
         assert!(hold.enter(&request("m", Prompt::None)).is_none(), "nothing to compare");
         let mut matched = Vec::new();
-        for (request, wait) in &mut waiting {
-            wait.await;
+        for request in &held {
             let mut candidates = fixture.candidates(3);
             producer.produce(request, &mut candidates).unwrap();
             matched.push(candidates.attributes.get(id).unwrap().matched_blocks.clone());
         }
-        assert_eq!(began.elapsed(), Duration::from_millis(100));
         let (first, second) = (vec![2, 0, 0], vec![0, 2, 0]);
         assert_eq!(matched, [first.clone(), second.clone(), first, second, vec![0, 0, 0]]);
+        fixture.clock.advance(Duration::from_millis(50));
+        assert!(hold.enter(&ask(&[1])).unwrap().until > closes, "that window is over");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_full_window_closes_at_once_and_the_next_request_opens_another() {
+    #[test]
+    fn a_full_window_closes_at_once_and_the_next_request_opens_another() {
         let fixture = Fixture::new();
         let hold = fixture.build(&TYPE, json!({"maxBatchSize": 2})).unwrap().hold.unwrap();
-        let began = Instant::now();
-        let (a, b) = (hold.enter(&ask(&[1])).unwrap(), hold.enter(&ask(&[1])).unwrap());
-        a.wait.await;
-        b.wait.await;
-        assert_eq!(began.elapsed(), Duration::ZERO);
-        hold.enter(&ask(&[1])).unwrap().wait.await;
-        assert_eq!(began.elapsed(), Duration::from_millis(100));
+        let a = hold.enter(&ask(&[1])).unwrap();
+        assert!(!a.early.is_cancelled());
+        let b = hold.enter(&ask(&[1])).unwrap();
+        assert!(a.early.is_cancelled() && b.early.is_cancelled());
+        assert!(!hold.enter(&ask(&[1])).unwrap().early.is_cancelled());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod session_id;
 mod token;
 
 pub use approx_prefix_cache::index as prefix_index;
+pub use session_id::Origin as SessionOrigin;
 
 use crate::plugin::PluginType;
 

@@ -27,8 +27,12 @@ struct Parameters {
     cookie_name: String,
 }
 
-enum Origin {
+/// Where the value of a session stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The header of this name, in lower case.
     Header(String),
+    /// The cookie of this name.
     Cookie(String),
 }
 
@@ -56,7 +60,8 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
 }
 
 impl Origin {
-    fn read<'a>(&self, headers: &'a Headers) -> Option<&'a str> {
+    /// The value, without the spaces around it; `None` when there is none.
+    pub fn read<'a>(&self, headers: &'a Headers) -> Option<&'a str> {
         match self {
             Self::Header(name) => headers.first_of(&[name]),
             Self::Cookie(name) => {
