@@ -66,13 +66,11 @@ test-kube: ## The tests against a real Kubernetes API server and the manifests, 
 	$(CARGO) test --locked --test it kube_
 
 # Which targets, and how long each: make fuzz FUZZ_TARGETS=scanner FUZZ_SECONDS=3600
-FUZZ_TARGETS ?= scanner parser restore usage exchange metrics_page config
+FUZZ_TARGETS ?= scanner parser restore usage exchange headers metrics_page endpoints config forms cel trace
 FUZZ_SECONDS ?= 30
 .PHONY: fuzz
-fuzz: ## Fuzz the readers of outside bytes, each FUZZ_SECONDS from the kept corpus on
-	@command -v cargo-fuzz >/dev/null 2>&1 \
-	  || { echo "NOTHING IS FUZZED ($(FUZZ_TARGETS)): cargo-fuzz is missing (cargo install cargo-fuzz --locked)"; exit 1; }; \
-	scripts/fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+fuzz: ## Fuzz the readers of outside bytes, each FUZZ_SECONDS from the kept corpus on, two at once
+	@CARGO="$(CARGO)" FUZZ_SECONDS="$(FUZZ_SECONDS)" scripts/fuzz $(FUZZ_TARGETS)
 
 .PHONY: bench
 bench: ## The micro benchmarks

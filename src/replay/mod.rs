@@ -18,7 +18,7 @@ mod tests;
 
 pub use args::ReplayArgs;
 pub use report::{Outcome, Report};
-pub use trace::{TraceError, Traced, read};
+pub use trace::{TraceError, Traced, read, read_lines};
 pub use world::{Settings, replay};
 
 use crate::config::{ConfigErrors, ConfigSource, Loaded};

@@ -63,8 +63,21 @@ pub enum TraceError {
 /// # Errors
 /// Names the line that cannot be read.
 pub fn read(path: &Path, limit: Option<usize>) -> Result<Vec<Traced>, TraceError> {
+    let file =
+        std::fs::File::open(path).map_err(|cause| TraceError::File { path: path.to_owned(), cause })?;
+    read_lines(path, BufReader::new(file), limit)
+}
+
+/// The same of text that is open already; `path` is what errors call it.
+///
+/// # Errors
+/// Names the line that cannot be read.
+pub fn read_lines(
+    path: &Path,
+    mut reader: impl BufRead,
+    limit: Option<usize>,
+) -> Result<Vec<Traced>, TraceError> {
     let file_error = |cause| TraceError::File { path: path.to_owned(), cause };
-    let mut reader = BufReader::new(std::fs::File::open(path).map_err(file_error)?);
     let (mut trace, mut text, mut line) = (Vec::new(), String::new(), 0);
     while limit.is_none_or(|limit| trace.len() < limit) {
         text.clear();

@@ -15,6 +15,7 @@ mod session;
 pub(crate) mod testing;
 mod topology;
 
+pub use cel::{Answer, Expression};
 pub use profile::Profile;
 
 use crate::plugin::{BuildError, PluginType, ProfileHandler, ProfileRuns, ScheduleError, SchedulingOutcome};

@@ -87,13 +87,9 @@ fn mutations_of_the_kept_corpus_hold_it_too() {
 }
 
 #[test]
-fn every_fuzz_target_is_declared_and_run_by_make() {
-    let manifest = fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();
+fn every_fuzz_target_is_run_by_make() {
     let makefile = fs::read_to_string(fuzz().join("../Makefile")).unwrap();
     let run = makefile.lines().find_map(|l| l.strip_prefix("FUZZ_TARGETS ?= ")).unwrap();
     let names: Vec<&str> = oracle::TARGETS.iter().map(|(name, _)| *name).collect();
     assert_eq!(run.split(' ').collect::<Vec<_>>(), names);
-    for name in names {
-        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");
-    }
 }

@@ -11,6 +11,7 @@
 
 mod compile;
 mod evaluate;
+mod expression;
 mod faults;
 mod names;
 mod node;
@@ -19,6 +20,7 @@ mod tests;
 
 pub(super) use compile::compile;
 pub(super) use evaluate::Scope;
+pub use expression::{Answer, Expression};
 pub(super) use faults::Faults;
 pub(super) use node::{Real, Truth, Typed};
 
