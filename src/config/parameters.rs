@@ -55,8 +55,11 @@ fn fitting(node: &Node, shape: &Shape, path: &str, found: &mut Vec<Misfit>) -> O
             Some(Value::Object(fits.collect()))
         }
         (Data::Map(_), Shape::Fields(fields)) => Some(known_only(node, fields, path, found)),
-        (Data::Scalar(Value::Number(_)), Shape::Text) => {
-            misfit(format!("must be text, not a number; write it in quotes: \"{}\"", node.to_json()))
+        (Data::Scalar(Value::Number(number)), Shape::Text) => {
+            misfit(format!("must be text, not a number; write it in quotes: \"{number}\""))
+        }
+        (Data::Scalar(Value::Bool(_)), Shape::Text) => {
+            misfit("must be text, and reads as true or false here; write it in quotes".to_owned())
         }
         (Data::Scalar(Value::Number(number)), _) => {
             misfit(format!("must be {}, not {number}", wanted(shape)))
@@ -160,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_misfit_is_told_at_its_place() {
-        let text = "wieght: 1\nsize: 3.5\nname: 7\non: \"yes\"\nmode: stict\nnames: [a, 2]\nlabels: [b]\n\
+        let text = "wieght: 1\nsize: 3.5\nname: 7\non: \"yes\"\nmode: stict\nnames: [a, 2]\nlabels: {b: yes}\n\
             inner: {kee: 1, key: x}\nunheard-of: 2\n";
         let (found, kept) = told(text);
         let wanted = [
@@ -170,14 +173,14 @@ mod tests {
             "4:5 on: must be true or false, not text",
             "5:7 mode: must be `strict` or `prefer`, not `stict`; did you mean `strict`?",
             "6:12 names[1]: must be text, not a number; write it in quotes: \"2\"",
-            "7:9 labels: must be a map, not a list",
+            "7:13 labels.b: must be text, and reads as true or false here; write it in quotes",
             "8:9 inner.kee: unknown field `kee`; did you mean `key`?",
             "8:22 inner.key: must be a whole number, not text",
             "9:1 unheard-of: unknown field `unheard-of`; it takes `weight`, `size`, `name`, `on`, `mode`, `names`, \
              `labels`, `inner` and `raw`",
         ];
         assert_eq!(found, wanted);
-        assert_eq!(kept, json!({"names": ["a"], "inner": {}}));
+        assert_eq!(kept, json!({"names": ["a"], "labels": {}, "inner": {}}));
         assert_eq!(misfits(&read("[1]").unwrap(), &shape()).0[0].told, "must be a map, not a list");
     }
 }

@@ -49,15 +49,25 @@ impl PluginType {
     pub fn described(&self) -> Option<Described> {
         let mut table = AttributeTable { describing: true, ..AttributeTable::default() };
         // The plugin is not built: the first thing that it does is to ask for its parameters, and that ends it.
-        let _asked = (self.build)(&mut BuildContext {
+        let _asked = self.without_parameters(&mut table);
+        let mut described = table.described?;
+        // A plugin that can be built from nothing tells better what its parameters come to than their type does.
+        let mut table = AttributeTable::default();
+        if described.defaults.is_some() && self.without_parameters(&mut table).is_ok() {
+            described.defaults = table.settings.into_iter().next().map(|(_, settings)| settings);
+        }
+        Some(described)
+    }
+
+    fn without_parameters(&self, table: &mut AttributeTable) -> Result<Roles, BuildError> {
+        (self.build)(&mut BuildContext {
             name: &self.name.into(),
             parameters: &serde_json::Value::Null,
             state: &StateStore::default(),
             clock: &Clock::system(),
-            prefix_index_bytes: 0,
-            table: &mut table,
-        });
-        table.described
+            prefix_index_bytes: 1 << 20,
+            table,
+        })
     }
 }
 
@@ -212,12 +222,25 @@ impl BuildContext<'_> {
         }
         Ok(settings)
     }
-    /// Says what a parameter came to that was not written, for people who ask what is in force.
+    /// Says what a parameter came to that was not written, for people who ask what is in force. `field` is its name, or
+    /// a path of names with dots between them.
     pub fn in_force(&mut self, field: &str, value: impl Into<serde_json::Value>) {
         let own = self.table.settings.iter_mut().rev().find(|(name, _)| name == self.name);
-        if let Some(slot) = own.and_then(|(_, settings)| settings.as_object_mut()) {
-            slot.insert(field.to_owned(), value.into());
+        let Some(mut at) = own.map(|(_, settings)| settings) else { return };
+        for name in field.split('.') {
+            if !at.is_object() {
+                *at = serde_json::json!({});
+            }
+            at = &mut at[name];
         }
+        *at = value.into();
+    }
+    /// The producer that the parameter `field` names, the usual one where it names none; said to people who ask what is in
+    /// force.
+    pub fn producer<'p>(&mut self, field: &str, written: &'p str, usual: &'static str) -> &'p str {
+        let name = if written.is_empty() { usual } else { written };
+        self.in_force(field, name);
+        name
     }
     /// Declares that this instance writes attribute `kind`.
     pub fn produces<T: Any>(&mut self, kind: &'static str) -> AttributeId<T> {

@@ -26,6 +26,7 @@ pub(super) fn resolve(
         )));
     }
     ctx.reads(Columns { scalars: true, ..Columns::default() });
+    ctx.in_force("producer", producer.unwrap_or(USUAL_PRODUCER));
     let checked = producer.is_none_or(|p| p.is_empty() || p == USUAL_PRODUCER);
     Ok(if checked { ctx.reads_scalar(attribute) } else { ctx.table.scalar(attribute) })
 }

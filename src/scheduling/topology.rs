@@ -30,6 +30,7 @@ pub(super) struct Topology(AttributeId<Arc<TopologyLabels>>);
 impl Topology {
     /// From the parameter `topologyProducerName`; the usual extractor when it is left out.
     pub(super) fn build(ctx: &mut BuildContext<'_>, producer: &str) -> Self {
+        let producer = ctx.producer("topologyProducerName", producer, TopologyLabels::PRODUCER);
         Self(ctx.consumes(TopologyLabels::KIND, Some(producer), TopologyLabels::PRODUCER))
     }
 

@@ -108,14 +108,31 @@ schedulingProfiles:
     ] {
         assert_eq!(origin_of(&out, value), origin, "{value}\n{out}");
     }
-    // What is shown is a configuration itself, and comes to the same.
+}
+
+/// What is shown is a configuration itself, and comes to the same.
+#[tokio::test]
+async fn what_is_shown_of_a_shipped_file_comes_to_the_same() {
+    let _machine = shared().await;
     let values = |text: &str| -> Vec<String> {
         text.lines().map(|l| l.split(" # ").next().unwrap().trim_end().to_owned()).collect()
     };
-    let (_, out, _) = check(&["-"], Some(text));
-    let (code, again, err) = check(&["-"], Some(&out));
-    assert_eq!(code, 0, "{err}");
-    assert_eq!(values(&again), values(&out));
+    let mut seen = 0;
+    for folder in ["config", "config/examples", "config/forms"] {
+        for entry in std::fs::read_dir(Path::new(&source_root()).join(folder)).unwrap() {
+            let file = entry.unwrap().path();
+            if file.extension().is_none_or(|e| e != "yaml") {
+                continue;
+            }
+            seen += 1;
+            let (code, out, err) = check(&[file.to_str().unwrap()], None);
+            assert_eq!(code, 0, "{}: {err}", file.display());
+            let (code, again, err) = check(&["-"], Some(&out));
+            assert_eq!(code, 0, "{}: {err}\n{out}", file.display());
+            assert_eq!(values(&again), values(&out), "{}", file.display());
+        }
+    }
+    assert!(seen > 25, "{seen}");
 }
 
 #[tokio::test]

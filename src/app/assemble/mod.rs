@@ -186,3 +186,6 @@ mod samples;
 
 #[cfg(test)]
 mod taken;
+
+#[cfg(test)]
+mod defaults;

@@ -1,7 +1,7 @@
 //! Everything that is wrong with the parameters of one plugin, where its own reader stops at the first.
 
 use crate::config::{Misfit, PluginSpec, hint, misfits};
-use crate::plugin::Described;
+use crate::plugin::{Described, Shape};
 use serde_json::{Map, Value};
 
 /// Most faults that are told of one plugin.
@@ -25,11 +25,12 @@ pub fn faults(
     let mut missing: Vec<String> = found.iter().map(|fault| fault.path.clone()).collect();
     while found.len() < MAX_FAULTS {
         let Some(told) = build(&kept) else { break };
-        let lost = lacks(&told).is_some_and(|field| missing.iter().any(|m| m == field));
-        let culprit = culprit(&kept, &told, build);
-        if !lost {
-            found.push(fault(spec, culprit.as_deref(), told));
+        if words(&told).any(|word| missing.iter().any(|m| m == word)) {
+            // It misses what was taken out here.
+            break;
         }
+        let culprit = culprit(&kept, &told, described, build);
+        found.push(fault(spec, culprit.as_deref(), told));
         let (Some(culprit), Value::Object(entries)) = (culprit, &mut kept) else { break };
         entries.remove(&culprit);
         missing.push(culprit);
@@ -53,19 +54,28 @@ pub fn unknown(spec: &PluginSpec, described: Option<&Described>) -> Vec<Misfit> 
     found
 }
 
-fn lacks(told: &str) -> Option<&str> {
-    told.strip_prefix("missing field `")?.split('`').next()
+/// The words in backticks.
+fn words(told: &str) -> impl Iterator<Item = &str> + Clone {
+    told.split('`').skip(1).step_by(2)
 }
 
-/// The parameter that `told` is about: the one that it names, else the one without which the plugin says something else.
-fn culprit(parameters: &Value, told: &str, build: Build<'_>) -> Option<String> {
+/// The parameter that `told` is about: the one that it names, else, where it names none, the one without which the plugin
+/// says something else.
+fn culprit(
+    parameters: &Value,
+    told: &str,
+    described: Option<&Described>,
+    build: Build<'_>,
+) -> Option<String> {
     let entries = parameters.as_object()?;
-    let named = told.split('`').skip(1).step_by(2).find(|word| entries.contains_key(*word));
-    if lacks(told).is_some() {
-        return None;
-    }
-    if let Some(named) = named {
+    if let Some(named) = words(told).find(|word| entries.contains_key(*word)) {
         return Some(named.to_owned());
+    }
+    let fields =
+        described.and_then(|d| if let Shape::Fields(fields) = &d.shape { Some(fields) } else { None });
+    let is_field = |word: &str| fields.is_some_and(|f| f.iter().any(|(name, _)| *name == word));
+    if told.starts_with("missing field") || words(told).any(is_field) {
+        return None;
     }
     let without = |name: &String| -> Map<String, Value> {
         entries.iter().filter(|(key, _)| *key != name).map(|(k, v)| (k.clone(), v.clone())).collect()
@@ -79,10 +89,10 @@ fn culprit(parameters: &Value, told: &str, build: Build<'_>) -> Option<String> {
 /// where a plugin that does not tell its parameters calls a field unknown.
 fn fault(spec: &PluginSpec, name: Option<&str>, mut told: String) -> Misfit {
     let node = spec.parameters_node.as_ref();
-    let mut words = told.split('`').skip(1).step_by(2);
-    let named = words.clone().find_map(|word| node?.find_key(word));
+    let named = words(&told).find_map(|word| node?.find_key(word));
     let place = named.or_else(|| node?.find_key(name?)).or(spec.place);
     if told.starts_with("unknown field") {
+        let mut words = words(&told);
         let near = words.next().map(|word| hint(word, words)).unwrap_or_default();
         told.push_str(&near);
     }

@@ -49,6 +49,13 @@ fn what_a_parameter_may_not_be_is_found_also_where_the_plugin_does_not_say_which
 }
 
 #[test]
+fn what_is_missed_only_because_it_was_wrong_is_no_fault_of_its_own() {
+    let told = told("- {type: header-label-affinity-scorer, parameters: {headerName: x, labelKey: y}}\n");
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(told[0].contains("labelKey: plugin") && told[0].contains("write it in quotes"), "{told:?}");
+}
+
+#[test]
 fn parameters_of_types_known_by_name_are_held_against_theirs() {
     let plugins = "- type: precise-prefix-cache-producer
   parameters:

@@ -36,18 +36,12 @@ fn origin(line: &Line) -> String {
     }
 }
 
-/// Whether a parameter that nobody wrote has a value: an empty text stands for none.
-fn is_set(value: &Value) -> bool {
-    !value.is_null() && value.as_str() != Some("")
-}
-
 /// A value that nobody wrote.
 fn from(value: &Value, place: Place) -> Node {
     let data = match value {
         Value::Array(items) => Data::List(items.iter().map(|v| from(v, place)).collect()),
         Value::Object(entries) => {
-            let entries = entries.iter().filter(|(_, v)| is_set(v));
-            Data::Map(entries.map(|(k, v)| (Key { place, name: k.clone() }, from(v, place))).collect())
+            Data::Map(entries.iter().map(|(k, v)| (Key { place, name: k.clone() }, from(v, place))).collect())
         }
         scalar => Data::Scalar(scalar.clone()),
     };
@@ -56,10 +50,12 @@ fn from(value: &Value, place: Place) -> Node {
 
 /// Adds a key that nobody wrote.
 fn add(node: &mut Node, name: &str, value: &Value) {
-    if node.field(name).is_some_and(|found| !found.is_null()) {
+    if let Some(found) = node.field_mut(name) {
+        if found.is_null() && !value.is_null() {
+            *found = from(value, DEFAULT);
+        }
         return;
     }
-    node.take(name);
     if let Data::Map(entries) = &mut node.data {
         entries.push((Key { place: DEFAULT, name: name.to_owned() }, from(value, DEFAULT)));
     }
@@ -68,16 +64,19 @@ fn add(node: &mut Node, name: &str, value: &Value) {
 /// Fills in what is missing in `written`.
 fn fill(written: &mut Node, settings: &Value) {
     if let (true, Value::Object(entries)) = (written.is_map(), settings) {
-        for (name, value) in entries.iter().filter(|(_, v)| is_set(v)) {
+        for (name, value) in entries {
             add(written, name, value);
             if let Some(found) = written.field_mut(name) {
                 fill(found, value);
             }
         }
     } else if let (Some(items), Value::Array(values)) = (written.items_mut(), settings)
-        && items.len() == values.len()
+        && items.len() <= values.len()
     {
+        // What was added stands behind what is written.
+        let added = &values[items.len()..];
         items.iter_mut().zip(values).for_each(|(item, value)| fill(item, value));
+        items.extend(added.iter().map(|value| from(value, DEFAULT)));
     }
 }
 

@@ -64,8 +64,10 @@ fn of(shape: &Shape, default: Option<&Value>) -> Value {
             })
         }
     };
+    // Whole lists of defaults stand in the documentation.
+    let long = |d: &Value| d.as_array().is_some_and(|items| !items.is_empty());
     let plain = !matches!(shape, Shape::Fields(_));
-    if let Some(default) = default.filter(|d| plain && !d.is_null()) {
+    if let Some(default) = default.filter(|d| plain && !d.is_null() && !long(d)) {
         schema["default"] = default.clone();
     }
     schema

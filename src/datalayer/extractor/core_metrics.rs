@@ -81,6 +81,27 @@ fn some(text: String) -> Option<String> {
 }
 
 impl EngineConfig {
+    fn of(spec: &EngineSpec) -> Self {
+        let text = |spec: &Option<String>| spec.clone().unwrap_or_default();
+        let (info, block, count) = spec.cache_info.clone().unwrap_or_default();
+        let custom = spec.custom.iter().cloned();
+        Self {
+            name: spec.name.to_string(),
+            queued_requests_spec: text(&spec.queued),
+            running_requests_spec: text(&spec.running),
+            kv_usage_spec: text(&spec.kv_usage),
+            lora_spec: text(&spec.lora),
+            cache_info_spec: info,
+            cache_block_size_label_name: block,
+            cache_num_blocks_label_name: count,
+            cache_block_size_spec: text(&spec.cache_block_size),
+            cache_num_blocks_spec: text(&spec.cache_num_blocks),
+            custom_metrics: custom
+                .map(|(attribute_key, metric_spec)| CustomMetric { attribute_key, metric_spec })
+                .collect(),
+        }
+    }
+
     fn into_spec(self) -> Result<EngineSpec, BuildError> {
         let fault = |text: String| Err(BuildError::Parameters(text));
         let name = self.name;
@@ -151,6 +172,9 @@ fn build(context: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
         engines.retain(|built_in| built_in.name != spec.name);
         engines.push(spec);
     }
+    engines.rotate_right(seen.len());
+    let told: Vec<EngineConfig> = engines.iter().map(EngineConfig::of).collect();
+    context.in_force("engineConfigs", serde_json::to_value(told).unwrap_or_default());
     let label = some(parameters.engine_label_key).map(Into::into);
     let default = parameters.default_engine;
     // Compiled here only to report every mistake while the configuration is read.

@@ -45,10 +45,16 @@ struct Attribute {
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Key {
-    #[serde(default)]
+    #[serde(default = "usual_namespace")]
     namespace: String,
     #[serde(default)]
     name: String,
+}
+
+const USUAL_NAMESPACE: &str = "envoy.lb";
+
+fn usual_namespace() -> String {
+    USUAL_NAMESPACE.to_owned()
 }
 
 struct Reporter {
@@ -70,7 +76,8 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
     }
     let parse =
         |field: &str, text: &str| Expression::parse(text).map_err(|told| wrong(format!("`{field}`: {told}")));
-    let namespace = Some(attribute.key.namespace.as_str()).filter(|n| !n.is_empty()).unwrap_or("envoy.lb");
+    let namespace =
+        Some(attribute.key.namespace.as_str()).filter(|n| !n.is_empty()).unwrap_or(USUAL_NAMESPACE);
     let condition = attribute.condition.as_deref().filter(|text| !text.trim().is_empty());
     let reporter = Reporter {
         namespace: namespace.into(),

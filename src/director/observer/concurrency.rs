@@ -18,23 +18,22 @@
 
 use crate::plugin::{
     AdmissionView, BuildContext, BuildError, Cycle, Filter, PluginType, Roles, SaturationDetector, Shortlist,
-    Stability, Verdict,
+    Stability, TokenCosts, Verdict,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(super) const TYPE: PluginType =
     PluginType { name: "concurrency-detector", stability: Stability::Beta, build };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Parameters {
     max_concurrency: i64,
     headroom: f64,
     concurrency_mode: Mode,
     max_token_concurrency: i64,
-    #[serde(rename = "inFlightLoadProducerName")]
-    _producer: String,
+    in_flight_load_producer_name: String,
 }
 
 impl Default for Parameters {
@@ -44,12 +43,12 @@ impl Default for Parameters {
             headroom: 0.0,
             concurrency_mode: Mode::Requests,
             max_token_concurrency: 1_000_000,
-            _producer: String::new(),
+            in_flight_load_producer_name: String::new(),
         }
     }
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 enum Mode {
     Requests,
@@ -65,7 +64,8 @@ struct ConcurrencyDetector {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let written: Parameters = ctx.decode()?;
+    let written: Parameters = ctx.settings()?;
+    ctx.producer("inFlightLoadProducerName", &written.in_flight_load_producer_name, TokenCosts::PRODUCER);
     let positive = |field: &str, value: i64| match u32::try_from(value) {
         Ok(value) if value > 0 => Ok(f64::from(value)),
         _ => Err(BuildError::Parameters(format!("`{field}` must be greater than 0, and below 2^32"))),

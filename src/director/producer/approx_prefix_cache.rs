@@ -54,6 +54,7 @@ const PREFILL_PROFILE: &str = "prefill";
 struct Parameters {
     auto_tune: bool,
     block_size_tokens: u32,
+    #[serde(skip_serializing)]
     block_size: Option<u32>,
     max_prefix_tokens_to_match: u32,
     max_prefix_blocks_to_match: u32,

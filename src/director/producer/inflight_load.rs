@@ -39,8 +39,7 @@ struct Parameters {
     max_estimated_output_tokens: Option<i64>,
     #[serde(default)]
     prefix_match_info_producer_name: String,
-    #[serde(rename = "syncCrossReplicaState")]
-    _sync: Option<bool>,
+    sync_cross_replica_state: Option<bool>,
 }
 
 fn default_ratio() -> f64 {
@@ -69,8 +68,9 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
     let most = parameters.max_estimated_output_tokens.map(u32::try_from).transpose().map_err(|_| {
         BuildError::Parameters("`maxEstimatedOutputTokens` must be from 0 to 4294967295".to_owned())
     })?;
-    let named = parameters.prefix_match_info_producer_name.as_str();
-    let producer = if named.is_empty() { PrefixMatches::PRODUCER } else { named };
+    let named = &parameters.prefix_match_info_producer_name;
+    let producer = ctx.producer("prefixMatchInfoProducerName", named, PrefixMatches::PRODUCER);
+    ctx.in_force("syncCrossReplicaState", parameters.sync_cross_replica_state.unwrap_or(true));
     let producer = InflightLoad {
         output: parameters.add_estimated_output_tokens.then_some(OutputEstimate { ratio, most }),
         prefix: ctx.consumes_if_there(PrefixMatches::KIND, producer),

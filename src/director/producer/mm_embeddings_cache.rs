@@ -50,7 +50,9 @@ fn capacity(mib: u32) -> usize {
 }
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
-    let capacity = capacity(ctx.settings::<Parameters>()?.cache_size_mib);
+    let written = ctx.settings::<Parameters>()?.cache_size_mib;
+    ctx.in_force("cacheSizeInMBPerServer", if written == 0 { DEFAULT_MIB } else { written });
+    let capacity = capacity(written);
     let make = || Caches { capacity, held: Mutex::default() };
     let plugin = Arc::new(MmEmbeddingsCache {
         caches: ctx.state.get_or_insert(ctx.name, capacity as u64, make),

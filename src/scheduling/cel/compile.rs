@@ -31,6 +31,8 @@ pub(in crate::scheduling) fn compile(
     prefix_producer: &str,
     ctx: &mut BuildContext<'_>,
 ) -> Result<Compiled, BuildError> {
+    let prefix_producer =
+        ctx.producer("prefixMatchInfoProducerName", prefix_producer, PrefixMatches::PRODUCER);
     let refuse = |text: String| BuildError::Parameters(format!("`expression`: {text}"));
     if source.trim().is_empty() {
         return Err(refuse("it is empty".to_owned()));

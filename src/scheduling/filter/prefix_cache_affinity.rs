@@ -26,6 +26,7 @@
 
 use crate::plugin::{
     BuildContext, BuildError, Cycle, Filter, PluginType, PrefixMatches, Roles, Shortlist, Stability,
+    TokenCosts,
 };
 use crate::pool::{AttributeId, Position};
 use serde::{Deserialize, Serialize};
@@ -46,7 +47,7 @@ struct Parameters {
     peak_prefill_throughput: f64,
     prefix_match_info_producer_name: String,
     #[serde(rename = "inFlightLoadProducerName")]
-    _load_producer: String,
+    load_producer: String,
     #[serde(rename = "latencyPredictionInfoProducerName")]
     _latency_producer: String,
 }
@@ -67,7 +68,7 @@ impl Default for Parameters {
             ttft_source: TtftSource::PrefillThroughput,
             peak_prefill_throughput: 15_928.0,
             prefix_match_info_producer_name: String::new(),
-            _load_producer: String::new(),
+            load_producer: String::new(),
             _latency_producer: String::new(),
         }
     }
@@ -89,9 +90,11 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
             "ttftSource latencyPredictor: this release predicts no latencies, so maxTTFTPenaltyMs has no effect",
         );
     }
-    let producer = Some(written.prefix_match_info_producer_name.as_str());
+    let producer = &written.prefix_match_info_producer_name;
+    let producer = ctx.producer("prefixMatchInfoProducerName", producer, PrefixMatches::PRODUCER);
+    ctx.producer("inFlightLoadProducerName", &written.load_producer, TokenCosts::PRODUCER);
     let filter = PrefixCacheAffinityFilter {
-        matches: ctx.consumes(PrefixMatches::KIND, producer, PrefixMatches::PRODUCER),
+        matches: ctx.consumes(PrefixMatches::KIND, Some(producer), PrefixMatches::PRODUCER),
         threshold: written.affinity_threshold,
         exploration: written.exploration_probability,
         most_tokens_ahead,

@@ -16,7 +16,9 @@
 //!     inFlightLoadProducerName: inflight-load-producer  # accepted, without effect
 //! ```
 
-use crate::plugin::{BuildContext, BuildError, Cycle, Filter, PluginType, Roles, Shortlist, Stability};
+use crate::plugin::{
+    BuildContext, BuildError, Cycle, Filter, PluginType, Roles, Shortlist, Stability, TokenCosts,
+};
 use crate::pool::{Candidates, Position};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -31,8 +33,8 @@ struct Parameters {
     conditions: Vec<Condition>,
     #[serde(default)]
     fallback_on_empty: bool,
-    #[serde(rename = "inFlightLoadProducerName")]
-    _producer: Option<String>,
+    #[serde(default)]
+    in_flight_load_producer_name: String,
 }
 
 #[derive(Clone, Copy, Deserialize, Serialize)]
@@ -85,6 +87,7 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
         return Err(BuildError::Parameters("`conditions` must hold at least one condition".to_owned()));
     }
     written.conditions.iter().try_for_each(|c| c.check())?;
+    ctx.producer("inFlightLoadProducerName", &written.in_flight_load_producer_name, TokenCosts::PRODUCER);
     let filter = UtilizationFilter { conditions: written.conditions, fallback: written.fallback_on_empty };
     Ok(Roles { filter: Some(Arc::new(filter)), ..Roles::default() })
 }

@@ -43,6 +43,8 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
         header: or(&written.header_name, "epp-profile").to_ascii_lowercase(),
         default: or(&written.default_profile, "decode"),
     };
+    ctx.in_force("headerName", handler.header.as_str());
+    ctx.in_force("defaultProfile", handler.default.as_str());
     Ok(Roles { profile_handler: Some(Arc::new(handler)), ..Roles::default() })
 }
 

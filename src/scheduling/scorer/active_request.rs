@@ -14,6 +14,7 @@
 
 use crate::plugin::{
     BuildContext, BuildError, Cycle, PluginType, Roles, Score, Scorer, Scores, Shortlist, Stability,
+    TokenCosts,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -27,9 +28,9 @@ struct Parameters {
     #[serde(default)]
     idle_threshold: i64,
     max_busy_score: Option<f64>,
-    #[serde(rename = "inFlightLoadProducerName")]
-    _producer: Option<String>,
-    #[serde(rename = "requestTimeout")]
+    #[serde(default)]
+    in_flight_load_producer_name: String,
+    #[serde(rename = "requestTimeout", skip_serializing)]
     _timeout: Option<String>,
 }
 
@@ -44,6 +45,9 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
         idle: u32::try_from(parameters.idle_threshold.max(0)).unwrap_or(u32::MAX),
         busy: parameters.max_busy_score.filter(|s| (0.0..=1.0).contains(s)).unwrap_or(1.0),
     };
+    ctx.in_force("idleThreshold", scorer.idle);
+    ctx.in_force("maxBusyScore", scorer.busy);
+    ctx.producer("inFlightLoadProducerName", &parameters.in_flight_load_producer_name, TokenCosts::PRODUCER);
     Ok(Roles { scorer: Some(Arc::new(scorer)), ..Roles::default() })
 }
 

@@ -56,7 +56,9 @@ enum Better {
 #[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Normalization {
+    #[serde(skip_serializing_if = "Option::is_none")]
     fixed_range: Option<Range>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     adaptive_range: Option<Adaptive>,
 }
 
@@ -90,6 +92,9 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
         return Err(BuildError::Parameters("`fixedRange`: min < max must hold".to_owned()));
     }
     let metric = metric::resolve(ctx, "attributeKey", &written.attribute_key, written.producer.as_deref())?;
+    if fixed.is_none() {
+        ctx.in_force("algorithm.normalization.adaptiveRange", serde_json::json!({}));
+    }
     let scorer = EndpointAttributeScorer { metric, better, fixed };
     Ok(Roles { scorer: Some(Arc::new(scorer)), ..Roles::default() })
 }

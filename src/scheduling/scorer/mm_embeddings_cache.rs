@@ -30,7 +30,8 @@ struct MmScorer(AttributeId<EncoderMatches>);
 
 fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
     let written: Parameters = ctx.settings()?;
-    let id = ctx.consumes(EncoderMatches::KIND, Some(&written.producer_name), EncoderMatches::PRODUCER);
+    let producer = ctx.producer("producerName", &written.producer_name, EncoderMatches::PRODUCER);
+    let id = ctx.consumes(EncoderMatches::KIND, Some(producer), EncoderMatches::PRODUCER);
     Ok(Roles { scorer: Some(Arc::new(MmScorer(id))), ..Roles::default() })
 }
 

@@ -41,9 +41,9 @@ const PREFILL_PROFILE: &str = "prefill";
 struct Parameters {
     lru_size: i64,
     prefix_match_info_producer_name: String,
-    #[serde(rename = "prefixPluginType")]
+    #[serde(rename = "prefixPluginType", skip_serializing)]
     _plugin_type: Option<String>,
-    #[serde(rename = "prefixPluginName")]
+    #[serde(rename = "prefixPluginName", skip_serializing)]
     _plugin_name: Option<String>,
 }
 
@@ -62,9 +62,10 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
     let written: Parameters = ctx.settings()?;
     let most = usize::try_from(written.lru_size).ok().filter(|n| *n > 0).unwrap_or(DEFAULT_SIZE);
     ctx.in_force("lruSize", most);
-    let producer = Some(written.prefix_match_info_producer_name.as_str());
+    let producer = &written.prefix_match_info_producer_name;
+    let producer = ctx.producer("prefixMatchInfoProducerName", producer, PrefixMatches::PRODUCER);
     let plugin = Arc::new(NoHitLru {
-        matches: ctx.consumes(PrefixMatches::KIND, producer, PrefixMatches::PRODUCER),
+        matches: ctx.consumes(PrefixMatches::KIND, Some(producer), PrefixMatches::PRODUCER),
         uses: ctx.state.get_or_insert(ctx.name, most as u64, || Uses { most, order: Mutex::default() }),
     });
     Ok(Roles {

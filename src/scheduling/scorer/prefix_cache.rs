@@ -58,8 +58,9 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
             "`matchLengthScaleTokens` must be greater than 0 when `matchLengthWeight` is".to_owned(),
         ));
     }
-    let producer = Some(written.prefix_match_info_producer_name.as_str());
-    let matches = ctx.consumes(PrefixMatches::KIND, producer, PrefixMatches::PRODUCER);
+    let producer = &written.prefix_match_info_producer_name;
+    let producer = ctx.producer("prefixMatchInfoProducerName", producer, PrefixMatches::PRODUCER);
+    let matches = ctx.consumes(PrefixMatches::KIND, Some(producer), PrefixMatches::PRODUCER);
     Ok(Roles { scorer: Some(Arc::new(PrefixCacheScorer { matches, weight, scale })), ..Roles::default() })
 }
 

@@ -44,8 +44,9 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
         positive => u32::try_from(positive).unwrap_or(u32::MAX),
     };
     ctx.in_force("queueThresholdTokens", threshold);
-    let producer = Some(written.in_flight_load_producer_name.as_str());
-    let costs = ctx.consumes(TokenCosts::KIND, producer, TokenCosts::PRODUCER);
+    let producer = &written.in_flight_load_producer_name;
+    let producer = ctx.producer("inFlightLoadProducerName", producer, TokenCosts::PRODUCER);
+    let costs = ctx.consumes(TokenCosts::KIND, Some(producer), TokenCosts::PRODUCER);
     ctx.reads_responses("counts the tokens of a prompt until its answer ends, not only until the first byte");
     Ok(Roles {
         scorer: Some(Arc::new(TokenLoadScorer { threshold: f64::from(threshold), costs })),

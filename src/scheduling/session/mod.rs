@@ -67,8 +67,11 @@ struct SessionId {
 #[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct Source {
+    #[serde(skip_serializing_if = "Option::is_none")]
     header: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     attribute: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     producer: Option<String>,
 }
 
@@ -97,20 +100,21 @@ pub(super) struct Affinity {
 }
 
 const DEFAULT_TTL: Duration = Duration::from_secs(300);
+const DEFAULT_SWEEP_SECONDS: u32 = 10;
 const DEFAULT_SOURCE: &str = "x-session-id";
 
 impl Affinity {
     /// From the parameters of a filter or scorer.
     pub(super) fn build(ctx: &mut BuildContext<'_>) -> Result<Arc<Self>, BuildError> {
         let written: Parameters = ctx.settings()?;
+        let header = lower(&written.encoded_endpoint_header_config.header);
+        let header = if header.is_empty() { names::SESSION_TOKEN.to_owned() } else { header };
+        let ttl = ttl(&written.session_id_config)?;
+        written.session_id_config.tell(ctx, ttl);
+        ctx.in_force("encodedEndpointHeaderConfig.header", header.as_str());
         let binding = match written.strategy {
-            Strategy::EncodedEndpointHeader => {
-                let header = lower(&written.encoded_endpoint_header_config.header);
-                let header = if header.is_empty() { names::SESSION_TOKEN.to_owned() } else { header };
-                Binding::Token { header }
-            }
+            Strategy::EncodedEndpointHeader => Binding::Token { header },
             Strategy::SessionId => {
-                let ttl = ttl(&written.session_id_config)?;
                 let sessions = ctx.state.get_or_insert(ctx.name, ttl.as_secs(), || Sessions::new(ttl));
                 Binding::Id { origins: origins(ctx, &written.session_id_config.sources)?, sessions }
             }
@@ -165,6 +169,19 @@ impl Affinity {
                 let bound = sessions.get(session, self.clock.now())?;
                 at(&|key| *key == bound)
             }
+        }
+    }
+}
+
+impl SessionId {
+    /// Says what was not written.
+    fn tell(&self, ctx: &mut BuildContext<'_>, ttl: Duration) {
+        ctx.in_force("sessionIdConfig.evictionTtlSeconds", ttl.as_secs());
+        if self.eviction_sweep_seconds == 0 {
+            ctx.in_force("sessionIdConfig.evictionSweepSeconds", DEFAULT_SWEEP_SECONDS);
+        }
+        if self.sources.is_empty() {
+            ctx.in_force("sessionIdConfig.sources", serde_json::json!([{"header": DEFAULT_SOURCE}]));
         }
     }
 }
