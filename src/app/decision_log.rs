@@ -285,3 +285,76 @@ impl Lines {
         batch.shrink_to(2 * BATCH_BYTES);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &Path) -> Out {
+        Out::new(&LogTarget::File(path.to_owned())).unwrap()
+    }
+
+    fn text(path: &Path) -> String {
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    /// As if a while had passed since the file was last looked at.
+    fn later(out: &mut Out) {
+        let Out::File { open: Some(open), .. } = out else { panic!("it is open") };
+        open.looked = open.looked.checked_sub(LOOK_EACH).unwrap();
+    }
+
+    #[test]
+    fn lines_are_appended_and_one_that_was_cut_short_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        std::fs::write(&path, "{}\n{\"at_m").unwrap();
+        file(&path).append(b"1\n").unwrap();
+        file(&path).append(b"2\n").unwrap();
+        assert_eq!(text(&path), "{}\n{\"at_m\n1\n2\n");
+    }
+
+    #[test]
+    fn a_file_that_was_moved_or_removed_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+        let mut out = file(&path);
+        out.append(b"1\n").unwrap();
+        std::fs::rename(&path, &moved).unwrap();
+        later(&mut out);
+        out.append(b"2\n").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        out.close_file();
+        out.append(b"3\n").unwrap();
+        later(&mut out);
+        out.append(b"4\n").unwrap();
+        assert_eq!((text(&moved), text(&path)), ("1\n".to_owned(), "3\n4\n".to_owned()));
+    }
+
+    #[test]
+    fn a_failure_is_an_error_each_time_and_the_next_lines_are_tried_again() {
+        let mut out = file(Path::new("/dev/full"));
+        assert_eq!(out.append(b"1\n").unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!(out.append(b"2\n").is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let Out::File { path: to, .. } = &mut out else { panic!("a file") };
+        to.clone_from(&path);
+        out.append(b"3\n").unwrap();
+        assert_eq!(text(&path), "3\n");
+    }
+
+    #[test]
+    fn a_place_that_is_none_and_a_key_that_is_too_short_are_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = Out::new(&LogTarget::File(folder.path().to_owned())).err().unwrap();
+        assert!(format!("{refused:#}").starts_with("--decision-log: cannot write to"), "{refused:#}");
+        let short = folder.path().join("key");
+        std::fs::write(&short, "short\n").unwrap();
+        let refused = format!("{:#}", key(Some(&short)).unwrap_err());
+        assert!(refused.starts_with("--decision-log-key-file: ") && refused.contains("16"), "{refused}");
+        std::fs::write(&short, "long enough for a key").unwrap();
+        assert_eq!(key(Some(&short)).unwrap(), key(Some(&short)).unwrap());
+        assert_ne!(key(None).unwrap(), key(None).unwrap());
+    }
+}

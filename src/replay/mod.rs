@@ -1,7 +1,8 @@
 //! `pointsman replay`: what a configuration would have made of recorded traffic.
 //!
 //! A trace runs through the very same director and scheduler as in production, over simulated engines ([`crate::sim::engine`])
-//! on a virtual clock: an hour takes seconds, and the same trace, configuration and seed give the same answer. Each
+//! on a virtual clock: an hour takes seconds, and the same trace, configuration and seed give the same answer. What a plugin
+//! holds back is held on that clock, and the time counts as the client's. Each
 //! configuration starts from empty caches. What is compared is the engines' own hit rate, the time to the first token,
 //! the spread of load and who was refused.
 //!

@@ -103,3 +103,67 @@ fn the_table_has_a_column_for_each_configuration() {
     let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
     assert_eq!(json[1]["answered"], 30);
 }
+
+/// Requests of one prompt each, `apart`; each line of `prompts` comes at once.
+fn bursts(prompts: &[&[u64]], apart: Duration) -> Vec<Traced> {
+    let at = |(i, prompts): (usize, &&[u64])| {
+        let at = apart * u32::try_from(i).unwrap();
+        let one = move |id: &u64| Traced {
+            at,
+            prompt_tokens: 2048,
+            output_tokens: 1,
+            blocks: (0..4).map(|block| id * 100 + block).collect(),
+            block_tokens: 512,
+            session: None,
+            model: None,
+        };
+        prompts.iter().map(one).collect::<Vec<_>>()
+    };
+    prompts.iter().enumerate().flat_map(at).collect()
+}
+
+/// Requests that come together are held back for `window` milliseconds, at most `most` of them.
+fn held_back(window: u32, most: i32) -> Loaded {
+    let text = format!(
+        "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n\
+         - type: burst-prefix-cache-producer\n  parameters: {{windowDurationMs: {window}, maxBatchSize: {most}}}\n\
+         - type: prefix-cache-scorer\n  parameters: {{prefixMatchInfoProducerName: burst-prefix-cache-producer}}\n\
+         - type: max-score-picker\n\
+         schedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: prefix-cache-scorer\n  - pluginRef: max-score-picker\n"
+    );
+    Loaded { origin: "bursts.yaml".to_owned(), text }
+}
+
+#[test]
+fn what_a_plugin_holds_back_waits_on_the_virtual_clock() {
+    // Further apart than any answer takes, so that nothing but the wait differs.
+    let trace = bursts(&[&[1], &[2], &[3]], Duration::from_secs(20));
+    let ttft = |window| replay(&held_back(window, -1), &trace, &settings()).unwrap().ttft_seconds;
+    let (short, long) = (ttft(1), ttft(1001));
+    assert_eq!((short.len(), long.len()), (3, 3));
+    for (short, long) in short.iter().zip(&long) {
+        assert!((long - short - 1.0).abs() < 1e-6, "{short} s and {long} s");
+    }
+}
+
+#[test]
+fn a_burst_is_decided_together_when_its_window_closes() {
+    let burst: &[u64] = &[1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4];
+    let trace = bursts(&[burst], Duration::ZERO);
+    let outcome = replay(&held_back(100, -1), &trace, &settings()).unwrap();
+    let each: Vec<_> = outcome.engines.iter().map(|engine| engine.requests).collect();
+    assert_eq!(each, [3, 3, 3, 3], "each prompt has an engine of its own");
+    // Without the window they are decided one by one, and nothing says that they are alike.
+    let alone = replay(&config("- type: random-picker\n"), &trace, &settings()).unwrap();
+    assert!(outcome.cached_tokens > alone.cached_tokens, "{} {}", outcome.cached_tokens, alone.cached_tokens);
+}
+
+#[test]
+fn a_window_that_is_full_is_not_waited_for() {
+    let trace = bursts(&[&[1, 1], &[2, 2], &[3]], Duration::from_secs(20));
+    let waits = |most| {
+        let outcome = replay(&held_back(5000, most), &trace, &settings()).unwrap();
+        outcome.ttft_seconds.iter().filter(|seconds| **seconds >= 5.0).count()
+    };
+    assert_eq!((waits(-1), waits(2)), (5, 1), "two are a full window; the last one stays alone");
+}

@@ -7,7 +7,8 @@ use crate::app::assemble::{Inputs, assemble, registry};
 use crate::clock::{Clock, Moment};
 use crate::config::Loaded;
 use crate::director::{
-    BodyView, Director, Envelope, Options, Route, RoutedRequest, Services, SubsetHint, UnknownModel,
+    BodyView, Director, Entered, Envelope, Options, Route, RouteError, RoutedRequest, Services, SubsetHint,
+    UnknownModel, Wait,
 };
 use crate::endpoint::health::HealthTracker;
 use crate::endpoint::{CacheGeometry, EndpointKey, Host, HostPort, Sample};
@@ -52,30 +53,41 @@ pub struct Settings {
 pub fn replay(loaded: &Loaded, trace: &[Traced], settings: &Settings) -> Result<Outcome, ReplayError> {
     let began = Instant::now();
     let mut world = World::new(loaded, settings)?;
-    let mut next_scrape = Time::ZERO;
     for (number, traced) in trace.iter().enumerate() {
         let at = Time::from_nanos(scaled(traced.at, settings.speed));
-        next_scrape = world.scrape_until(next_scrape, at);
-        world.pass_to(at);
-        world.arrive(number as u64, at, traced);
+        world.run_until(at);
+        world.arrive(Arrived { number: number as u64, at, traced });
     }
-    while !world.under_way.is_empty() {
-        let until = next_scrape + settings.scrape_interval;
-        next_scrape = world.scrape_until(next_scrape, until);
+    while world.is_busy() {
+        world.run_until(world.next_scrape + settings.scrape_interval);
     }
     Ok(world.outcome(loaded.origin.clone(), began.elapsed()))
 }
 
 fn scaled(at: Duration, speed: f64) -> u64 {
-    u64::try_from(at.div_f64(speed).as_nanos()).unwrap_or(u64::MAX)
+    nanos(at.div_f64(speed))
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A request of the trace that has come.
+#[derive(Clone, Copy)]
+struct Arrived<'t> {
+    number: u64,
+    at: Time,
+    traced: &'t Traced,
 }
 
 struct UnderWay {
     route: Route,
     engine: usize,
+    /// Before it was decided.
+    held: Duration,
 }
 
-struct World {
+struct World<'t> {
     settings: Settings,
     clock: Clock,
     origin: Moment,
@@ -86,12 +98,15 @@ struct World {
     scalars: Arc<[f64]>,
     engines: Vec<Engine>,
     by_address: HashMap<Arc<str>, usize>,
+    next_scrape: Time,
+    /// Requests that a plugin holds back, in order of arrival.
+    held: Vec<(Arrived<'t>, Entered)>,
     under_way: HashMap<RequestId, UnderWay>,
     events: Vec<Event>,
     tally: Outcome,
 }
 
-impl World {
+impl<'t> World<'t> {
     fn new(loaded: &Loaded, settings: &Settings) -> Result<Self, ReplayError> {
         let (clock, state) = (Clock::manual(), StateStore::default());
         let registry = registry()?;
@@ -141,6 +156,8 @@ impl World {
             scalars: vec![f64::NAN; assembled.data.scalars.len()].into(),
             engines: (0..settings.engines).map(|_| Engine::new(settings.engine.clone())).collect(),
             by_address,
+            next_scrape: Time::ZERO,
+            held: Vec::new(),
             under_way: HashMap::new(),
             events: Vec::new(),
             tally: Outcome { engines: vec![EngineShare::default(); settings.engines], ..Outcome::default() },
@@ -149,14 +166,44 @@ impl World {
         })
     }
 
-    /// Scrapes every engine at `next` and each interval after it, up to `until`; when the next scrape is due.
-    fn scrape_until(&mut self, mut next: Time, until: Time) -> Time {
-        while next <= until {
+    /// Whether a request has not ended.
+    fn is_busy(&self) -> bool {
+        !self.under_way.is_empty() || !self.held.is_empty()
+    }
+
+    /// Lets time pass up to `until`: engines work and are scraped, and requests that were held back are let go, each at its
+    /// time.
+    fn run_until(&mut self, until: Time) {
+        loop {
+            let next = self.next_release().map_or(self.next_scrape, |due| due.min(self.next_scrape));
+            if next > until {
+                break;
+            }
             self.pass_to(next);
-            self.scrape();
-            next = next + self.settings.scrape_interval;
+            if next == self.next_scrape {
+                self.scrape();
+                self.next_scrape = next + self.settings.scrape_interval;
+            }
+            self.release();
         }
-        next
+        self.pass_to(until);
+    }
+
+    /// When the next request need not wait any more.
+    fn next_release(&self) -> Option<Time> {
+        let ends = self.held.iter().filter_map(|(_, entered)| entered.wait()).map(Wait::until);
+        ends.min().map(|end| Time::from_nanos(nanos(end.since(self.origin))))
+    }
+
+    /// Decides the requests that need not wait any more, in the order in which they came.
+    fn release(&mut self) {
+        let now = self.clock.now();
+        let ready =
+            |(_, entered): &mut (Arrived<'t>, Entered)| entered.wait().is_none_or(|wait| wait.is_over(now));
+        let ready: Vec<_> = self.held.extract_if(.., ready).collect();
+        for (arrived, entered) in ready {
+            self.decide(arrived, entered);
+        }
     }
 
     /// What a scrape would read.
@@ -232,27 +279,48 @@ impl World {
         self.tally.cached_tokens += u64::from(summary.cached_tokens);
         self.tally.preemptions += u64::from(summary.preemptions);
         if let Some(first) = summary.time_to_first_token() {
-            self.tally.ttft_seconds.push(first.as_secs_f64());
+            self.tally.ttft_seconds.push((request.held + first).as_secs_f64());
         }
-        self.tally.e2e_seconds.push((summary.finished - summary.arrived).as_secs_f64());
+        let served = summary.finished - summary.arrived;
+        self.tally.e2e_seconds.push((request.held + served).as_secs_f64());
         if let Some(share) = self.tally.engines.get_mut(request.engine) {
             share.requests += 1;
             share.computed_tokens += u64::from(summary.prompt_tokens - summary.cached_tokens);
         }
     }
 
-    fn arrive(&mut self, number: u64, at: Time, traced: &Traced) {
+    /// Hands a request to the picker, which may hold it back; one that comes may let others go.
+    fn arrive(&mut self, arrived: Arrived<'t>) {
         self.tally.requests += 1;
-        let decided = Instant::now();
-        let route = self.director.decide(envelope(self.clock.now(), traced));
-        self.tally.decision_time += decided.elapsed();
-        let mut route = match route {
-            Ok(route) => route,
-            Err(error) => {
-                *self.tally.refused.entry(error.code().to_owned()).or_default() += 1;
-                return;
+        let began = Instant::now();
+        let entered = self.director.enter(envelope(self.clock.now(), arrived.traced));
+        self.tally.decision_time += began.elapsed();
+        match entered {
+            Ok(entered) => {
+                self.held.push((arrived, entered));
+                self.release();
             }
-        };
+            Err(error) => self.refused(&error),
+        }
+    }
+
+    fn refused(&mut self, error: &RouteError) {
+        *self.tally.refused.entry(error.code().to_owned()).or_default() += 1;
+    }
+
+    fn decide(&mut self, arrived: Arrived<'t>, entered: Entered) {
+        let began = Instant::now();
+        let route = self.director.leave(entered);
+        self.tally.decision_time += began.elapsed();
+        match route {
+            Ok(route) => self.send(arrived, route),
+            Err(error) => self.refused(&error),
+        }
+    }
+
+    /// Hands a request to the engine that was chosen.
+    fn send(&mut self, Arrived { number, at, traced }: Arrived<'t>, mut route: Route) {
+        let now = Time::from_nanos(nanos(self.clock.now().since(self.origin)));
         let chosen = route.destination().split(',').next().and_then(|a| self.by_address.get(a)).copied();
         let Some((index, engine)) = chosen.and_then(|i| Some((i, self.engines.get_mut(i)?))) else { return };
         let id = RequestId(number);
@@ -272,9 +340,9 @@ impl World {
             priority: 0,
             natural_end: FinishReason::Length,
         };
-        match engine.submit(at, request) {
+        match engine.submit(now, request) {
             Ok(()) => {
-                self.under_way.insert(id, UnderWay { route, engine: index });
+                self.under_way.insert(id, UnderWay { route, engine: index, held: now - at });
             }
             Err(refusal) => {
                 tracing::debug!(number, %refusal, "an engine refused a request");

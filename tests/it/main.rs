@@ -7,6 +7,7 @@
 
 mod bench;
 mod check;
+mod decision_log;
 mod envoy_bodies;
 mod envoy_cancel;
 mod envoy_config;

@@ -355,3 +355,25 @@ fn the_page_of_flags_is_that_of_the_table() {
         assert!(page.contains(&row), "docs/flags.md lacks: {row}");
     }
 }
+
+#[test]
+fn the_decision_log_is_off_until_it_is_told_where() {
+    use crate::config::LogTarget;
+    let log = |line: &str| run(line, &[]).0.decision_log;
+    assert_eq!(log(""), None);
+    let told = log("--decision-log=d.jsonl").unwrap();
+    assert_eq!((told.target, told.sample, told.queue), (LogTarget::File("d.jsonl".into()), 1.0, 4096));
+    assert_eq!((told.sessions.len(), told.key_file), (1, None));
+    assert_eq!(log("--decision-log - --decision-log-sample 0.1").unwrap().target, LogTarget::Stdout);
+    assert_eq!(log("--decision-log=stdout --decision-log-session=a,cookie:b").unwrap().sessions.len(), 2);
+    for (line, wanted) in [
+        ("--decision-log=d --decision-log-sample=0", "no share above 0 up to 1"),
+        ("--decision-log=d --decision-log-sample=1.5", "no share above 0 up to 1"),
+        ("--decision-log=d --decision-log-session=a,,b", "no list of headers and cookies"),
+        ("--decision-log=d --decision-log-queue=0", "not in 1..1000000"),
+        ("--decision-log-sample=0.5", "needs --decision-log"),
+    ] {
+        let told = problems(line);
+        assert!(told.len() == 1 && told[0].contains(wanted), "{line}: {told:?}");
+    }
+}
