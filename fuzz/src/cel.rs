@@ -179,7 +179,13 @@ impl World {
         };
         assert!(expression.steps() <= MAX_STEPS, "{} steps: {source}", expression.steps());
         let done = ProfileRuns::default();
-        let cycle = Cycle { request: &self.request, candidates: &self.candidates, profile: "p", done: &done };
+        let cycle = Cycle {
+            request: &self.request,
+            candidates: &self.candidates,
+            profile: "p",
+            done: &done,
+            shadow: false,
+        };
         let all = |prefix| -> Answers<'_> {
             self.candidates.positions().map(|p| expression.answer(&cycle, prefix, p)).collect()
         };

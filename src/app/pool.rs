@@ -8,7 +8,7 @@ use super::state::PoolPage;
 use crate::clock::Clock;
 use crate::config::{ConfigSource, EppOptions, Loaded, PoolOptions};
 use crate::datalayer::{self, DataLayer};
-use crate::director::{DecisionLog, Decisions, Director, Options, Services};
+use crate::director::{DecisionLog, Decisions, Director, Options, Services, Shadows};
 use crate::discovery::Discovery;
 use crate::endpoint::health::HealthTracker;
 use crate::ext_proc::budget::Budget;
@@ -232,6 +232,8 @@ impl Pool {
         tasks.spawn(Stage::Support, task("pool gate"), move |stop| cluster::keep_gate(gate, reader, stop));
         let (discovery, writer, scope) = (self.discovery, self.writer, self.scope.clone());
         tasks.spawn(Stage::Support, task("discovery"), move |stop| scope.around(discovery.run(writer, stop)));
+        let (shadows, scope) = (Arc::clone(&self.director.services().shadows), self.scope.clone());
+        tasks.spawn(Stage::Support, task("shadow profiles"), move |stop| watch(shadows, scope, stop));
         if let (ConfigSource::File(path), true) = (self.options.config, options.config_reload) {
             let parts = Parts {
                 ingredients: self.ingredients,
@@ -250,6 +252,21 @@ impl Pool {
         let period = options.pool_gauge_interval;
         tasks.spawn(Stage::Support, task("pool gauges"), move |stop| gauges.publish_each(period, stop));
         Ok(())
+    }
+}
+
+/// Runs shadow profiles on a thread of their own, once there is the first one.
+async fn watch(shadows: Arc<Shadows>, scope: Scope, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => return,
+        () = shadows.wanted() => {}
+    }
+    match Aside::new("shadow") {
+        Ok(aside) => aside.run(scope.around(async move { shadows.run(stop).await })).await,
+        Err(error) => {
+            tracing::error!(%error, "no thread for shadow profiles: what they would do is not counted");
+            stop.cancelled().await;
+        }
     }
 }
 

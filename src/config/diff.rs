@@ -126,6 +126,12 @@ schedulingProfiles:
     }
 
     #[test]
+    fn a_profile_that_is_only_watched_now_is_a_change_of_its_own() {
+        let new = OLD.replace("- name: default", "- name: default\n  shadow: true");
+        assert_eq!(diff(OLD, &new), ["+ schedulingProfiles[default].shadow: true"]);
+    }
+
+    #[test]
     fn what_came_what_went_and_what_moved() {
         let new = OLD.replace("- type: queue-scorer\n", "- type: load-aware-scorer\n");
         assert_eq!(

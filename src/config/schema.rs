@@ -28,8 +28,9 @@ pub fn document_schema(plugin: &Value) -> Value {
     );
     let profile_plugin =
         closed(&json!({"pluginRef": text(), "weight": {"type": "number", "default": 1.0}}), &["pluginRef"]);
-    let profile =
-        closed(&json!({"name": text(), "plugins": {"type": "array", "items": profile_plugin}}), &["name"]);
+    let shadow = json!({"type": "boolean", "default": false, "description": "Only watched: picks nothing."});
+    let plugins = json!({"type": "array", "items": profile_plugin});
+    let profile = closed(&json!({"name": text(), "shadow": shadow, "plugins": plugins}), &["name"]);
     let gate = "^(flowControl|haPopulateNonLeaderDatastore)( *= *([tT]rue|[fF]alse|TRUE|FALSE|[tTfF01]) *)?$";
     let mut root = closed(
         &json!({

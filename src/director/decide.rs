@@ -6,6 +6,7 @@ use super::decision_log::{Entry, Fate, Pending};
 use super::decisions::{After, Asked, Made, Recorded, Verdict};
 use super::identify::{DEFAULT_FAIRNESS_ID, Identified, identify};
 use super::route::ProfileTargets;
+use super::shadow::Work;
 use super::{
     BodyView, Envelope, Options, Plan, Route, RouteError, Router, Services, SubsetHint, UnknownModel,
 };
@@ -155,6 +156,7 @@ impl Director {
             self.check_model(&pool, rows, request)?;
             let probe = rows.len() == 1;
             let candidates = self.freeze(plan, &pool, rows, request);
+            let before = rng.clone();
             let scheduled = plan.scheduler.run(request, &candidates, rng);
             self.record_schedule(now, &candidates, scheduled.as_ref().ok(), request);
             match scheduled {
@@ -165,7 +167,7 @@ impl Director {
                     if request.wishes.deadline.is_some() {
                         self.in_time(request)?;
                     }
-                    return Ok(Choice { candidates, outcome, spare });
+                    return Ok(Choice { candidates, outcome, spare, rng: before });
                 }
                 Err(problem @ ScheduleError::Filtered { .. }) => refused = Some(problem.into()),
                 Err(problem) => return Err(problem.into()),
@@ -290,19 +292,28 @@ impl Director {
         self.services.requests.prefix_predicted(endpoint, matched, total);
     }
 
-    /// Keeps a choice for whoever asks why.
+    /// Keeps a choice for whoever asks why, and for shadow profiles.
     fn keep_choice(
         &self,
-        plan: &Plan,
-        request: &InferenceRequest,
-        candidates: Candidates,
-        outcome: SchedulingOutcome,
+        plan: &Arc<Plan>,
+        request: &Arc<InferenceRequest>,
+        made: Made,
+        rng: fastrand::Rng,
         passage: &Passage,
-    ) -> Option<Arc<Recorded>> {
-        let decisions = self.services.decisions.as_ref()?;
-        let verdict = Verdict::Routed(Box::new(Made { candidates, outcome, prefix: plan.prefix }));
-        let asked = Asked::of(request);
-        Some(decisions.push(Recorded::new(asked, passage.began, passage.took, plan.generation, verdict)))
+    ) -> (Option<Arc<Recorded>>, Option<Work>) {
+        if self.services.decisions.is_none() && plan.shadow.is_none() {
+            return (None, None);
+        }
+        let made = Arc::new(made);
+        let record = self.services.decisions.as_ref().map(|decisions| {
+            let (asked, verdict) = (Asked::of(request), Verdict::Routed(Arc::clone(&made)));
+            decisions.push(Recorded::new(asked, passage.began, passage.took, plan.generation, verdict))
+        });
+        let work = plan.shadow.is_some().then(|| {
+            let (plan, request) = (Arc::clone(plan), Arc::clone(request));
+            Work { plan, request, made, record: record.clone(), rng }
+        });
+        (record, work)
     }
 
     fn keep_refusal(&self, plan: &Plan, request: &InferenceRequest, error: &RouteError, began: Moment) {
@@ -341,7 +352,7 @@ impl Director {
 
     /// Reserves, asks the hooks, and makes the route.
     fn depart(&self, plan: Arc<Plan>, identified: Identified, choice: Choice, passage: Passage) -> Route {
-        let Choice { candidates, outcome, spare } = choice;
+        let Choice { candidates, outcome, spare, rng } = choice;
         let Identified { request, rewritten_by, id_is_new } = identified;
         if let Some(object) = rewritten_by {
             self.services.requests.rewritten(&object, request.model(), &request.target_model);
@@ -379,7 +390,9 @@ impl Director {
         tracing::debug!(request_id = %request.id, endpoint = %primary.key, destination = %destination, "routed");
         let running = (!request.target_model.is_empty()).then(|| series.running());
         let pending = self.pending(&plan, &request, &candidates, &outcome, passage.took);
-        let record = self.keep_choice(&plan, &request, candidates, outcome, &passage);
+        let request = Arc::new(request);
+        let made = Made { candidates, outcome, prefix: plan.prefix };
+        let (record, shadow) = self.keep_choice(&plan, &request, made, rng, &passage);
         Route {
             services: Arc::clone(&self.services),
             plan,
@@ -395,10 +408,11 @@ impl Director {
             reservations,
             record,
             pending,
+            shadow,
             span: passage.span,
             running,
             series,
-            request: Arc::new(request),
+            request,
             response: Default::default(),
         }
     }
@@ -458,6 +472,8 @@ struct Choice {
     outcome: SchedulingOutcome,
     /// Further fallbacks.
     spare: Vec<Arc<Endpoint>>,
+    /// The random numbers that it was made with.
+    rng: fastrand::Rng,
 }
 
 /// What a request carries past scheduling.

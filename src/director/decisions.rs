@@ -9,9 +9,11 @@ mod explanation;
 mod tests;
 
 pub use explanation::{
-    CandidateShown, CutShown, Ended, Explanation, ProfileShown, RatingShown, ScorerShown, Summary,
+    CandidateShown, CutShown, Ended, Explanation, ProfileShown, RatingShown, ScorerShown, ShadowShown,
+    Summary,
 };
 
+use super::ShadowPick;
 use crate::clock::{Clock, Moment};
 use crate::endpoint::EndpointKey;
 use crate::plugin::{PrefixMatches, SchedulingOutcome};
@@ -76,11 +78,26 @@ pub struct Made {
     pub prefix: Option<AttributeId<PrefixMatches>>,
 }
 
+impl Made {
+    /// About how many bytes it holds on to.
+    pub(super) fn bytes(&self) -> usize {
+        let matches = self.prefix.and_then(|id| self.candidates.attributes.get(id));
+        let chains = matches.map_or(0, |m| m.chains.iter().map(|chain| chain.len() * size_of::<u64>()).sum());
+        size_of::<Self>() + self.candidates.len() * ROW_BYTES + chains
+    }
+}
+
+impl AsRef<Candidates> for Made {
+    fn as_ref(&self) -> &Candidates {
+        &self.candidates
+    }
+}
+
 /// What a request came to.
 #[derive(Debug)]
 pub enum Verdict {
     /// It was routed.
-    Routed(Box<Made>),
+    Routed(Arc<Made>),
     /// It was refused.
     Refused {
         /// Code of the error.
@@ -105,6 +122,8 @@ pub struct After {
     pub usage: Usage,
     /// How it ended; `None` while it is under way.
     pub ending: Option<Ending>,
+    /// What shadow profiles would have done, once they have looked.
+    pub shadows: Vec<ShadowPick>,
 }
 
 /// One decision.
@@ -147,12 +166,8 @@ const ROW_BYTES: usize = 160;
 
 /// About how many bytes a record holds on to.
 fn weight(verdict: &Verdict) -> usize {
-    let Verdict::Routed(made) = verdict else { return size_of::<Recorded>() };
-    let chains = made
-        .prefix
-        .and_then(|id| made.candidates.attributes.get(id))
-        .map_or(0, |m| m.chains.iter().map(|chain| chain.len() * size_of::<u64>()).sum());
-    size_of::<Recorded>() + size_of::<Made>() + made.candidates.len() * ROW_BYTES + chains
+    let made = if let Verdict::Routed(made) = verdict { made.bytes() } else { 0 };
+    size_of::<Recorded>() + made
 }
 
 /// The ring.

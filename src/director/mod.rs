@@ -16,6 +16,7 @@ mod plan;
 mod producer;
 mod route;
 mod seam;
+mod shadow;
 mod subset;
 
 pub use decide::{Director, Entered, Wait};
@@ -28,6 +29,7 @@ pub use plan::Plan;
 pub use producer::prefix_index;
 pub use route::Route;
 pub use seam::{RoutedRequest, Router};
+pub use shadow::{Predicted, Shadow, ShadowPick, Shadows};
 pub use subset::{SubsetEntry, SubsetHint};
 
 /// The plugin types of this layer.

@@ -1,6 +1,6 @@
 //! What the director is told, and what it works with.
 
-use super::{DecisionLog, Decisions};
+use super::{DecisionLog, Decisions, Shadows};
 use crate::clock::Clock;
 use crate::endpoint::health::HealthTracker;
 use crate::pool::PoolReader;
@@ -53,6 +53,8 @@ pub struct Services {
     pub decisions: Option<Arc<Decisions>>,
     /// Where decisions are written; `None` is nowhere.
     pub log: Option<DecisionLog>,
+    /// Decisions that wait for shadow profiles.
+    pub shadows: Arc<Shadows>,
     /// The time.
     pub clock: Clock,
     /// Seed of the next request's random numbers.
@@ -75,6 +77,7 @@ impl Services {
             tracing: Tracing::off(),
             decisions: None,
             log: None,
+            shadows: Arc::new(Shadows::new()),
             clock,
             seed: AtomicU64::new(seed),
         }

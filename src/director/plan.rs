@@ -1,5 +1,6 @@
 //! Everything of one configuration that a request meets, built whole and swapped whole.
 
+use super::Shadow;
 use crate::plugin::{
     Admitter, AttributeReporter, CostModel, DataProducer, FairnessSource, Hold, PreRequest, PrefixMatches,
     ResponseHook, ResponseReader, SaturationDetector,
@@ -19,6 +20,8 @@ pub struct Plan {
     pub digest: Arc<str>,
     /// Chooses among the candidates.
     pub scheduler: Scheduler,
+    /// Profiles that are only watched.
+    pub shadow: Option<Shadow>,
     /// Estimates what a request costs where it goes.
     pub cost: Arc<dyn CostModel>,
     /// Producers of attributes, each after those whose attributes it reads.
@@ -56,6 +59,7 @@ impl fmt::Debug for Plan {
             .field("generation", &self.generation)
             .field("digest", &self.digest)
             .field("scheduler", &self.scheduler)
+            .field("shadow", &self.shadow)
             .field("producers", &names(&self.producers))
             .field("pre_request", &names(&self.pre_request))
             .field("response", &names(&self.response))

@@ -3,6 +3,7 @@
 use super::answers::Answers;
 use super::decision_log::{Entry, Fate, Pending};
 use super::decisions::{After, Recorded};
+use super::shadow::Work;
 use super::{Plan, RoutedRequest, Services};
 use crate::clock::Moment;
 use crate::endpoint::{Endpoint, HostPort, Reservation};
@@ -44,6 +45,8 @@ pub struct Route {
     pub(super) record: Option<Arc<Recorded>>,
     /// What is logged when it ends.
     pub(super) pending: Option<Box<Pending>>,
+    /// What shadow profiles are to look at once the reply is out.
+    pub(super) shadow: Option<Work>,
     /// Ends with the route.
     pub(super) span: RequestSpan,
     pub(super) running: Option<RunningGuard>,
@@ -125,6 +128,7 @@ impl Route {
         if std::mem::replace(&mut self.response.ended, true) {
             return;
         }
+        self.on_replied();
         let served = Arc::clone(self.serving());
         for (_, hook) in &self.plan.response {
             hook.on_end(&self.view(&served), usage, ending);
@@ -146,6 +150,7 @@ impl Route {
                 duration: Some(duration),
                 usage,
                 ending: Some(ending),
+                ..After::default()
             };
             self.log(*pending, after);
         }
@@ -198,6 +203,12 @@ impl RoutedRequest for Route {
 
     fn scores(&self) -> Option<&[(Arc<str>, f64)]> {
         self.scores.as_deref()
+    }
+
+    fn on_replied(&mut self) {
+        if let Some(work) = self.shadow.take() {
+            self.services.shadows.push(work);
+        }
     }
 
     fn on_response_headers(

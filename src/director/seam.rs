@@ -45,6 +45,8 @@ pub trait RoutedRequest: Send + 'static {
     fn streaming(&self) -> bool;
     /// Weighted sums of the rated endpoints, when they are to be emitted.
     fn scores(&self) -> Option<&[(Arc<str>, f64)]>;
+    /// Every reply to the request has been handed to the proxy; called again is called in vain.
+    fn on_replied(&mut self) {}
     /// The response headers came: its status, and the endpoint that serves as the proxy reports it. Returns header
     /// changes towards the client.
     fn on_response_headers(

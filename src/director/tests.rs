@@ -76,6 +76,7 @@ fn plan(targets: usize, only_a: bool, state: &StateStore, clock: &Clock) -> Plan
         generation: 1,
         digest: "0".into(),
         scheduler: Scheduler::new(vec![profile], handler).unwrap(),
+        shadow: None,
         cost: build("inflight-load-producer", none.clone(), state, clock).cost.unwrap(),
         producers: vec![],
         pre_request: vec![],
@@ -121,6 +122,8 @@ fn bench_of(targets: usize, only_a: bool, options: Options) -> Bench {
     Bench { director, writer, clock }
 }
 
+mod shadow;
+
 impl Bench {
     fn new() -> Self {
         bench_with(1, options())
@@ -130,6 +133,17 @@ impl Bench {
     }
     fn in_flight(&self) -> u32 {
         self.loads().iter().map(|l| l.requests).sum()
+    }
+    /// Services of another director over the same pool.
+    fn services(&self) -> Services {
+        let ours = self.director.services();
+        Services::new(
+            ours.pool.clone(),
+            Arc::clone(&ours.health),
+            RequestMetrics::unread(),
+            self.clock.clone(),
+            1,
+        )
     }
     fn ask(&self, subset: SubsetHint) -> Result<Route, RouteError> {
         self.director.decide(envelope(subset, &[]))

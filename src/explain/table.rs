@@ -1,6 +1,6 @@
 //! An explanation as text: the answer first, then every endpoint in one row, best first.
 
-use crate::director::decisions::{CandidateShown, Explanation, ProfileShown};
+use crate::director::decisions::{CandidateShown, Explanation, ProfileShown, ShadowShown};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -49,7 +49,21 @@ fn head(e: &Explanation) -> String {
     if s.chosen.is_some() {
         lines.push(ended(e));
     }
+    lines.extend(e.shadows.iter().map(shadow));
     lines.join("\n") + "\n"
+}
+
+fn shadow(s: &ShadowShown) -> String {
+    let said = match &s.chosen {
+        Some(_) if s.same => "would have chosen the same".to_owned(),
+        Some(chosen) => format!("would have chosen {chosen}"),
+        None => "would have found no endpoint".to_owned(),
+    };
+    let cached = match (s.cached_tokens, s.real_cached_tokens) {
+        (Some(there), Some(here)) if !s.same => format!("; cached prompt tokens: {there} there, {here} here"),
+        _ => String::new(),
+    };
+    format!("shadow profile {} {said}{cached}", s.profile)
 }
 
 fn ended(e: &Explanation) -> String {
@@ -176,6 +190,13 @@ mod tests {
             scores: scores.into(),
             total,
         };
+        let shadow = |profile: &str, chosen: Option<&str>| ShadowShown {
+            profile: profile.to_owned(),
+            chosen: chosen.map(str::to_owned),
+            same: false,
+            cached_tokens: chosen.map(|_| 64),
+            real_cached_tokens: chosen.map(|_| 640),
+        };
         let scorer = |scorer: &str, weight| ScorerShown { scorer: scorer.to_owned(), weight };
         let explanation = Explanation {
             summary: Summary {
@@ -209,6 +230,7 @@ mod tests {
                 ratings: vec![rating("default/a", [0.7, 1.0], 4.1), rating("default/b", [0.0, 0.5], 1.0)],
                 chosen: vec!["default/a".to_owned()],
             }],
+            shadows: vec![shadow("other", Some("default/b")), shadow("strict", None)],
             after: Ended {
                 first_byte_ms: Some(33.25),
                 ending: Some("natural".to_owned()),
@@ -219,6 +241,8 @@ mod tests {
 r-1 -> default/a
 model m, priority 0, about 900 prompt tokens; decided in 42 us, 1.5 s ago, by configuration 3
 answered 200, ended natural; first byte after 33.2 ms; cached prompt tokens: 640 predicted, 624 reported
+shadow profile other would have chosen default/b; cached prompt tokens: 64 there, 640 here
+shadow profile strict would have found no endpoint
 
 profile default: 2 endpoints
   filter gold: 2 left (without default/c)

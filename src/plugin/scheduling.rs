@@ -18,6 +18,8 @@ pub struct Cycle<'a> {
     pub profile: &'a str,
     /// Profiles that ran before in this request.
     pub done: &'a ProfileRuns,
+    /// Whether the profile is only watched: nothing comes of it, so nothing is to be counted.
+    pub shadow: bool,
 }
 
 /// The positions still in play, in the order of the candidates unless a filter orders them, and those that are not
@@ -386,6 +388,10 @@ pub trait ProfileHandler: Send + Sync {
     ) -> Option<Arc<str>>;
     /// Name of the primary profile among those that ran.
     fn primary(&self, request: &InferenceRequest, done: &ProfileRuns) -> Result<Arc<str>, ScheduleError>;
+    /// A profile among `configured` ones, or missing there, that the handler asks for by name whatever a request says.
+    fn names(&self, _configured: &[Arc<str>]) -> Option<&str> {
+        None
+    }
     /// Port that requests go to in place of the chosen endpoints' own ones, when there is one.
     fn destination_port(&self) -> Option<u16> {
         None

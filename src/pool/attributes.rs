@@ -1,9 +1,11 @@
 //! What data producers say about the candidates of one request.
 
+use super::Candidates;
 use crate::reuse::{Reusable, Shelf};
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::thread::LocalKey;
 
 /// Place of an attribute of type `T`, resolved from (kind, producer name) when the plan is built.
@@ -36,7 +38,14 @@ impl<T> fmt::Debug for AttributeId<T> {
 /// Values that an earlier request left are still there, unseen: [`Attributes::spare`] hands one to its producer, which
 /// then fills memory that is there already.
 #[derive(Default)]
-pub struct Attributes(Vec<Option<Slot>>);
+pub struct Attributes {
+    slots: Vec<Option<Slot>>,
+    /// Read where these have nothing.
+    beneath: Option<Arc<Beneath>>,
+}
+
+/// Candidates of which others are made; see [`Candidates::over`].
+pub(super) type Beneath = dyn AsRef<Candidates> + Send + Sync;
 
 struct Slot {
     is_set: bool,
@@ -51,20 +60,25 @@ impl Reusable for Attributes {
         &SHELF
     }
     fn empty(&mut self) {
-        self.0.iter_mut().flatten().for_each(|slot| slot.is_set = false);
+        self.slots.iter_mut().flatten().for_each(|slot| slot.is_set = false);
+        self.beneath = None;
     }
     fn room(&self) -> usize {
-        self.0.capacity()
+        self.slots.capacity()
     }
 }
 
 impl Attributes {
+    /// Reads what these have not from `beneath`.
+    pub(super) fn lay_over(&mut self, beneath: Arc<Beneath>) {
+        self.beneath = Some(beneath);
+    }
     /// Writes an attribute.
     pub fn set<T: Any + Send + Sync>(&mut self, id: AttributeId<T>, value: T) {
-        if self.0.len() <= id.index {
-            self.0.resize_with(id.index + 1, || None);
+        if self.slots.len() <= id.index {
+            self.slots.resize_with(id.index + 1, || None);
         }
-        let slot = &mut self.0[id.index];
+        let slot = &mut self.slots[id.index];
         if let Some(Slot { is_set, value: old }) = slot
             && let Some(old) = old.downcast_mut::<T>()
         {
@@ -76,12 +90,17 @@ impl Attributes {
     }
     /// Reads an attribute.
     pub fn get<T: Any + Send + Sync>(&self, id: AttributeId<T>) -> Option<&T> {
-        self.0.get(id.index)?.as_ref().filter(|slot| slot.is_set)?.value.downcast_ref()
+        let own = self.slots.get(id.index).and_then(Option::as_ref).filter(|slot| slot.is_set);
+        match (own, &self.beneath) {
+            (Some(own), _) => own.value.downcast_ref(),
+            (None, Some(beneath)) => (**beneath).as_ref().attributes.get(id),
+            (None, None) => None,
+        }
     }
     /// A value to be filled and then [`set`](Attributes::set): what an earlier request had there, whatever it holds, or
     /// the default.
     pub fn spare<T: Any + Send + Sync + Default>(&mut self, id: AttributeId<T>) -> T {
-        let old = self.0.get_mut(id.index).and_then(Option::as_mut);
+        let old = self.slots.get_mut(id.index).and_then(Option::as_mut);
         let Some(slot) = old.filter(|slot| !slot.is_set) else { return T::default() };
         slot.value.downcast_mut().map(std::mem::take).unwrap_or_default()
     }
@@ -89,7 +108,7 @@ impl Attributes {
 
 impl fmt::Debug for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Attributes({} set)", self.0.iter().flatten().filter(|slot| slot.is_set).count())
+        write!(f, "Attributes({} set)", self.slots.iter().flatten().filter(|slot| slot.is_set).count())
     }
 }
 

@@ -57,7 +57,7 @@ pub struct Candidates {
 }
 
 /// The columns themselves.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Frozen {
     rows: Vec<u32>,
     occupants: Vec<Occupant>,
@@ -158,6 +158,15 @@ impl Candidates {
             frozen.push(endpoint, columns, now);
         }
         Self { snapshot, now, columns: frozen, attributes: Reused::take() }
+    }
+
+    /// The same endpoints and numbers again, for further attributes: what nobody writes here is read from `beneath`.
+    pub fn over(beneath: Arc<dyn AsRef<Self> + Send + Sync>) -> Self {
+        let Self { snapshot, now, columns, .. } = (*beneath).as_ref();
+        let (snapshot, now, columns) = (Arc::clone(snapshot), *now, columns.clone());
+        let mut attributes = Reused::<Attributes>::take();
+        attributes.lay_over(beneath);
+        Self { snapshot, now, columns, attributes }
     }
 
     /// How many candidates there are.

@@ -4,7 +4,7 @@ use crate::plugin::{
     Cut, Cycle, Decision, Filter, Picker, ProfileRun, ProfileRuns, Ranked, ScheduleError, WeightedScorer,
 };
 use crate::pool::Candidates;
-use crate::request::{InferenceRequest, Stage};
+use crate::request::{InferenceRequest, Stage, Wishes};
 use crate::reuse::Reused;
 use std::fmt;
 use std::sync::Arc;
@@ -31,11 +31,36 @@ impl Profile {
         done: &ProfileRuns,
         rng: &mut fastrand::Rng,
     ) -> Result<ProfileRun, ScheduleError> {
-        let cycle = Cycle { request, candidates, profile: &self.name, done };
+        self.choose(
+            &Cycle { request, candidates, profile: &self.name, done, shadow: false },
+            &request.wishes,
+            rng,
+        )
+    }
+
+    /// What the profile would choose if it were asked. Nothing is counted, and no time is noted for the answer.
+    pub fn rehearse(
+        &self,
+        request: &InferenceRequest,
+        candidates: &Candidates,
+        rng: &mut fastrand::Rng,
+    ) -> Result<ProfileRun, ScheduleError> {
+        let done = ProfileRuns::default();
+        let cycle = Cycle { request, candidates, profile: &self.name, done: &done, shadow: true };
+        self.choose(&cycle, &Wishes::default(), rng)
+    }
+
+    /// `times` is where the time of filters and scorers is noted.
+    fn choose(
+        &self,
+        cycle: &Cycle<'_>,
+        times: &Wishes,
+        rng: &mut fastrand::Rng,
+    ) -> Result<ProfileRun, ScheduleError> {
         let mut decision = Reused::<Decision>::take();
-        decision.shortlist.reset(candidates);
-        request.wishes.measure(Stage::Filter, || self.filter(&cycle, &mut decision))?;
-        request.wishes.measure(Stage::Score, || decision.rate(&cycle, &self.scorers));
+        decision.shortlist.reset(cycle.candidates);
+        times.measure(Stage::Filter, || self.filter(cycle, &mut decision))?;
+        times.measure(Stage::Score, || decision.rate(cycle, &self.scorers));
         let ranked = Ranked::new(decision.shortlist.positions(), &decision.totals);
         let ranked = ranked.ok_or_else(|| self.nothing_left("", 0))?;
         let targets = self.picker.pick(&ranked, rng);

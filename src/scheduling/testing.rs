@@ -159,7 +159,7 @@ pub(crate) fn score_with(
     let shortlist = Shortlist::all(candidates);
     let mut out = vec![0.0; shortlist.len()];
     let done = ProfileRuns::default();
-    let cycle = Cycle { request, candidates, profile: "default", done: &done };
+    let cycle = Cycle { request, candidates, profile: "default", done: &done, shadow: false };
     scorer.score(&cycle, &shortlist, &mut Scores::over(&mut out));
     out
 }
@@ -174,7 +174,7 @@ pub(crate) fn kept(
     let filter = build(row, parameters).unwrap().filter.unwrap();
     let mut shortlist = Shortlist::all(candidates);
     let done = ProfileRuns::default();
-    let cycle = Cycle { request, candidates, profile: "default", done: &done };
+    let cycle = Cycle { request, candidates, profile: "default", done: &done, shadow: false };
     filter.filter(&cycle, &mut shortlist);
     shortlist.positions().iter().map(|Position(p)| *p).collect()
 }

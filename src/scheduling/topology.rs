@@ -134,7 +134,13 @@ pub(super) mod tests {
             done.push("decode".into(), Some(ProfileRun { targets, decision: Default::default() }));
         }
         let request = request("m", Prompt::None);
-        let cycle = Cycle { request: &request, candidates: &candidates, profile: "prefill", done: &done };
+        let cycle = Cycle {
+            request: &request,
+            candidates: &candidates,
+            profile: "prefill",
+            done: &done,
+            shadow: false,
+        };
         look(&roles, &cycle, &candidates)
     }
 

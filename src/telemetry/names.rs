@@ -295,6 +295,16 @@ families! {
         "Requests for a model that no endpoint lists.";
     HELD = "pointsman_held_requests_total", C, "requests", ["plugin_name"],
         "Requests that a plugin held back for a short while, so that those that come together are decided together.";
+    SHADOW_DECISIONS = "pointsman_shadow_decisions_total", C, "decisions", ["profile", "outcome"],
+        "Decisions that a shadow profile looked at: it would have chosen the same endpoint, a different one, or its filters would have left none.";
+    SHADOW_PROMPT = "pointsman_shadow_prompt_tokens_total", C, "tokens", ["profile"],
+        "Prompt tokens, in whole blocks, of the decisions in which a shadow profile had a choice.";
+    SHADOW_CACHED = "pointsman_shadow_cached_tokens_total", C, "tokens", ["profile", "pick"],
+        "Of these, tokens that were believed to be cached at the shadow's choice (shadow) and where the request went (real).";
+    SHADOW_IN_FLIGHT = "pointsman_shadow_in_flight_requests_total", C, "requests", ["profile", "pick"],
+        "Requests in flight, summed over the same decisions, at the shadow's choice (shadow) and where the request went (real).";
+    SHADOW_DROPPED = "pointsman_shadow_dropped_total", C, "decisions", [],
+        "Decisions that shadow profiles did not look at, because too many were waiting for them.";
     EXPRESSION_FAULTS = "pointsman_expression_faults_total", C, "answers", ["plugin_name", "fault"],
         "Endpoints for which a CEL expression had no answer; nothing is taken out of service for it.";
     STREAMS_OPEN = "pointsman_streams_open", G, "streams", [],

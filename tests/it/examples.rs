@@ -152,6 +152,28 @@ async fn a_policy_keeps_tiers_apart() {
     stack.assert_clean().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_tells_what_prefix_caches_would_be_worth() {
+    needs_envoy!("examples::a_shadow_tells_what_prefix_caches_would_be_worth");
+    let _machine = support::shared().await;
+    let stack = plan("shadow").start().await;
+    let prompt = "which way to the station, and which way back? ".repeat(60);
+    for _ in 0..8 {
+        send(&stack.client, &[], body(MODEL, &prompt)).await;
+    }
+    let family = "pointsman_shadow_decisions_total";
+    support::await_that("the shadow has looked at each decision", || async {
+        let page = stack.picker.metrics().await;
+        page.sum(family, &[("profile", "cached")]) == page.sum("llm_d_epp_scheduler_attempts_total", &[])
+    })
+    .await;
+    let page = stack.picker.metrics().await;
+    assert_eq!(page.sum(family, &[("outcome", "none")]), 0.0);
+    let cached = |pick| page.sum("pointsman_shadow_cached_tokens_total", &[("pick", pick)]);
+    assert!(cached("shadow") >= cached("real") && cached("shadow") > 0.0, "{}", page.text());
+    stack.assert_clean().await;
+}
+
 /// Whoever adds a configuration to start from lists it on the page beside it, and here.
 #[test]
 fn every_configuration_to_start_from_is_run_here() {

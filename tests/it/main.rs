@@ -42,6 +42,7 @@ mod monitoring;
 mod pools;
 mod reload;
 mod secrets;
+mod shadow;
 mod sim;
 mod spread;
 mod support;

@@ -19,6 +19,8 @@ pub struct Instance {
     pub plugin_type: &'static str,
     /// What it can be used as; nothing when it could not be built.
     pub roles: Roles,
+    /// The same without timers.
+    plain: Roles,
     /// Where it is written; `None` when it was added.
     pub place: Option<Place>,
     /// Its path in the document; empty when it was added.
@@ -30,9 +32,23 @@ pub struct Instance {
     /// Its parameters as written.
     pub parameters: Value,
     used: bool,
+    /// A shadow profile uses it.
+    watched: bool,
+    /// Only shadow profiles use it.
+    aside: bool,
 }
 
 impl Instance {
+    /// What it can be used as in a profile: calls of a `shadow` one count nowhere.
+    pub fn roles_in(&self, shadow: bool) -> &Roles {
+        if shadow { &self.plain } else { &self.roles }
+    }
+
+    /// Whether only shadow profiles use it.
+    pub fn is_aside(&self) -> bool {
+        self.aside
+    }
+
     /// Whether it is known by name only, as something for `part`.
     pub fn known_as(&self, part: Part) -> bool {
         self.known.is_some_and(|row| row.is(part))
@@ -120,7 +136,6 @@ impl<'a> Workshop<'a> {
             self.tell_refusal(spec, row, &error);
             Roles::default()
         });
-        let roles = timed(roles, row.name, &name);
         self.push(spec, row.name, roles, sound, known);
     }
 
@@ -155,13 +170,16 @@ impl<'a> Workshop<'a> {
         self.instances.push(Instance {
             name: spec.name.as_str().into(),
             plugin_type,
-            roles,
+            roles: timed(roles.clone(), plugin_type, &spec.name),
+            plain: roles,
             place: spec.place,
             path: spec.path.clone(),
             sound,
             known,
             parameters: spec.parameters.clone(),
             used: false,
+            watched: false,
+            aside: false,
         });
     }
 
@@ -232,6 +250,13 @@ impl<'a> Workshop<'a> {
         Some(&self.instances[index]).filter(|i| i.sound)
     }
 
+    /// The instance that a shadow profile's `reference` names, as [`Self::take`] has it, marked as watched.
+    pub fn watch(&mut self, reference: &Reference) -> Option<&Instance> {
+        let index = self.find(&reference.name)?;
+        self.instances[index].watched = true;
+        Some(&self.instances[index]).filter(|i| i.sound)
+    }
+
     /// Marks the instance at `index` as used.
     pub fn mark(&mut self, index: usize) -> &Instance {
         self.instances[index].used = true;
@@ -282,8 +307,53 @@ impl<'a> Workshop<'a> {
         self.findings.problem(place, path, told);
     }
 
-    /// The producers, each after those whose attributes it reads, else in order of the configuration. A cycle is told.
-    pub fn producers_in_order(&mut self) -> Named<dyn DataProducer> {
+    /// Sets aside what only shadow profiles use: plugins that nothing else names, and producers that were added for those
+    /// alone. To be asked when all are added.
+    pub fn set_aside(&mut self) {
+        for instance in &mut self.instances {
+            instance.aside = instance.watched && !instance.used && instance.roles.producer.is_none();
+        }
+        while let Some(index) = (0..self.instances.len()).find(|i| self.only_shadows_need(*i)) {
+            self.instances[index].aside = true;
+        }
+        let aside = |name: &str| self.instances.iter().any(|i| i.aside && *i.name == *name);
+        let mut readers = std::mem::take(&mut self.table.response_readers);
+        readers.retain(|(reader, _)| !aside(reader));
+        self.table.response_readers = readers;
+        self.tell_deaf();
+    }
+
+    /// Whether the instance is a producer that was added, and only for instances that are set aside.
+    fn only_shadows_need(&self, index: usize) -> bool {
+        let instance = &self.instances[index];
+        let added = instance.place.is_none() && !instance.used && instance.roles.producer.is_some();
+        if !added || instance.aside {
+            return false;
+        }
+        // Who reads it only where it is there is not to find it because of a shadow profile.
+        let needs = self.table.needs.iter().filter(|need| need.producer == instance.name && !need.optional);
+        let mut readers =
+            needs.map(|need| self.find(&need.reader).map(|i| self.instances[i].aside)).peekable();
+        readers.peek().is_some() && readers.all(|aside| aside == Some(true))
+    }
+
+    /// Tells plugins that would follow where requests go, and do not for a shadow profile alone.
+    fn tell_deaf(&mut self) {
+        for instance in &self.instances {
+            let follows = instance.roles.pre_request.is_some() || instance.roles.response.is_some();
+            if instance.aside && follows && instance.place.is_some() {
+                let told = format!(
+                    "plugin '{}' is used by shadow profiles only: it does not learn where requests go",
+                    instance.name
+                );
+                self.findings.notice(instance.place, instance.path.clone(), told);
+            }
+        }
+    }
+
+    /// The producers, each after those whose attributes it reads, else in order of the configuration, those that are set
+    /// aside apart. A cycle is told.
+    pub fn producers_in_order(&mut self) -> [Named<dyn DataProducer>; 2] {
         let mut waiting: Vec<usize> =
             (0..self.instances.len()).filter(|i| self.instances[*i].roles.producer.is_some()).collect();
         let mut ordered = Vec::with_capacity(waiting.len());
@@ -295,12 +365,17 @@ impl<'a> Workshop<'a> {
             };
             ordered.push(waiting.remove(ready));
         }
-        ordered
-            .into_iter()
-            .filter_map(|i| {
-                Some((Arc::clone(&self.instances[i].name), self.instances[i].roles.producer.clone()?))
-            })
-            .collect()
+        let of = |aside: bool| {
+            let instances = ordered.iter().map(|i| &self.instances[*i]).filter(|i| i.aside == aside);
+            instances.filter_map(|i| Some((Arc::clone(&i.name), i.roles.producer.clone()?))).collect()
+        };
+        [of(false), of(true)]
+    }
+
+    /// Producers that are set aside and follow where requests go.
+    pub fn witnesses(&self) -> Named<dyn PreRequest> {
+        let aside = self.instances.iter().filter(|i| i.aside && i.roles.producer.is_some());
+        aside.filter_map(|i| Some((Arc::clone(&i.name), i.roles.pre_request.clone()?))).collect()
     }
 
     fn waits_for(&self, index: usize, waiting: &[usize]) -> bool {
@@ -322,8 +397,9 @@ impl<'a> Workshop<'a> {
     /// Hooks before a request leaves and on its response, in order of the configuration.
     pub fn hooks(&self) -> (Named<dyn PreRequest>, Named<dyn ResponseHook>) {
         let named = |i: &Instance| Arc::clone(&i.name);
-        let before = self.instances.iter().filter_map(|i| Some((named(i), i.roles.pre_request.clone()?)));
-        let after = self.instances.iter().filter_map(|i| Some((named(i), i.roles.response.clone()?)));
+        let all = || self.instances.iter().filter(|i| !i.aside);
+        let before = all().filter_map(|i| Some((named(i), i.roles.pre_request.clone()?)));
+        let after = all().filter_map(|i| Some((named(i), i.roles.response.clone()?)));
         (before.collect(), after.collect())
     }
 
@@ -383,6 +459,7 @@ impl<'a> Workshop<'a> {
                 && instance.sound
                 && instance.known.is_none()
                 && !instance.used
+                && !instance.watched
                 && !acts_alone
             {
                 let told = format!("plugin '{}' has no effect: nothing refers to it", instance.name);

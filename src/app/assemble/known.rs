@@ -48,10 +48,16 @@ fn text_at<'a>(parameters: &'a Value, path: &str) -> Option<&'a str> {
 /// Where prefill and decode are apart that is the one of decode, whose engines compute the prompt themselves when no
 /// prefill was arranged.
 pub fn primary_only(instance: &Instance, profiles: &[Profile]) -> Option<Arc<dyn ProfileHandler>> {
-    let named = ["profiles.decode", "decodeProfile", "defaultProfile"];
-    let named = named.iter().find_map(|path| text_at(&instance.parameters, path)).unwrap_or("decode");
+    let named = primary_of(instance).unwrap_or("decode");
     let primary = profiles.iter().find(|p| *p.name == *named).or_else(|| profiles.first())?;
     Some(Arc::new(PrimaryOnly(Arc::clone(&primary.name))))
+}
+
+/// The profile that such a handler names as the one that counts.
+pub fn primary_of(instance: &Instance) -> Option<&str> {
+    instance.known?;
+    let places = ["profiles.decode", "decodeProfile", "defaultProfile"];
+    places.iter().find_map(|path| text_at(&instance.parameters, path))
 }
 
 struct PrimaryOnly(Arc<str>);

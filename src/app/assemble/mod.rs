@@ -11,7 +11,7 @@ pub use outline::{InstanceOutline, Outline, ProfileOutline};
 use crate::clock::Clock;
 use crate::config::{ConfigErrors, Findings, Loaded, Problem, Resolved, decode, parsers, resolve};
 use crate::datalayer::{self, SourceBinding};
-use crate::director::{self, Plan};
+use crate::director::{self, Plan, Shadow};
 use crate::discovery;
 use crate::plugin::{BuildError, DiscoverySpec, PrefixMatches, Registry, StateStore};
 use crate::request::ParserKind;
@@ -119,7 +119,9 @@ fn build(
     known::check(&mut workshop);
     let specs = wiring::written_profiles(&workshop, resolved.profiles);
     let profiles = wiring::profiles(&mut workshop, &specs);
+    let shadows = wiring::shadows(&mut workshop, &specs);
     let handler = wiring::handler(&mut workshop, &profiles);
+    wiring::check_shadows(&mut workshop, handler.as_ref(), &profiles, &shadows);
     let scheduler = wiring::scheduler(&mut workshop, profiles, handler);
     let parsers = wiring::parsers(&mut workshop, &resolved.parsers);
     let sources = wiring::sources(&mut workshop, &resolved.sources);
@@ -128,7 +130,9 @@ fn build(
     wiring::policies(&mut workshop, &resolved.policies);
     let cost = wiring::cost(&mut workshop);
     workshop.add_producers();
-    let producers = workshop.producers_in_order();
+    workshop.set_aside();
+    let [producers, watching] = workshop.producers_in_order();
+    let shadow = Shadow::new(shadows, watching, workshop.witnesses());
     workshop.tell_unused();
     workshop.check_scalars(&sources);
     let (pre_request, response) = workshop.hooks();
@@ -150,6 +154,7 @@ fn build(
         generation: inputs.generation,
         digest: loaded.digest(),
         scheduler: scheduler.ok_or_else(|| missing("scheduler"))?,
+        shadow,
         producers,
         pre_request,
         response,
@@ -177,6 +182,9 @@ mod tests;
 
 #[cfg(test)]
 mod shipped;
+
+#[cfg(test)]
+mod shadow_tests;
 
 #[cfg(test)]
 mod page;

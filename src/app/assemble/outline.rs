@@ -28,6 +28,8 @@ pub struct InstanceOutline {
     pub plugin_type: String,
     /// Whether it stands in the document.
     pub written: bool,
+    /// Whether only shadow profiles use it.
+    pub aside: bool,
     /// Parameters in force, where the plugin tells them.
     pub settings: Option<Value>,
     /// Parameters as written.
@@ -41,6 +43,8 @@ pub struct ProfileOutline {
     pub name: String,
     /// Whether it stands in the document.
     pub written: bool,
+    /// Whether it is only watched.
+    pub shadow: bool,
     /// Its plugins: name, and the weight of a scorer.
     pub plugins: Vec<(String, Option<f64>)>,
     /// Its picker where it is not among them.
@@ -78,6 +82,7 @@ impl Outline {
                 ProfileOutline {
                     name: profile.name.clone(),
                     written: profile.place.is_some(),
+                    shadow: profile.shadow,
                     plugins: plugins.collect(),
                     picker: usual.clone().filter(|_| !picks),
                 }
@@ -89,6 +94,7 @@ impl Outline {
                 name: i.name.to_string(),
                 plugin_type: i.known.map_or(i.plugin_type, |row| row.name).to_owned(),
                 written: i.place.is_some(),
+                aside: i.is_aside(),
                 settings: workshop.settings_of(&i.name).cloned().filter(|_| i.known.is_none()),
                 parameters: i.parameters.clone(),
             })

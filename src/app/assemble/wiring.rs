@@ -26,9 +26,19 @@ pub fn written_profiles(workshop: &Workshop<'_>, mut written: Vec<ProfileSpec>) 
     written
 }
 
-/// The profiles with their plugins.
+/// The profiles that choose, with their plugins.
 pub fn profiles(workshop: &mut Workshop<'_>, written: &[ProfileSpec]) -> Vec<Profile> {
-    written.iter().filter_map(|spec| profile(workshop, spec)).collect()
+    if let (Some(first), true) = (written.first(), written.iter().all(|spec| spec.shadow)) {
+        let told =
+            "every scheduling profile is marked `shadow: true`, so that none chooses; take the mark from one";
+        workshop.findings.problem(first.place, first.path.clone(), told);
+    }
+    written.iter().filter(|spec| !spec.shadow).filter_map(|spec| profile(workshop, spec)).collect()
+}
+
+/// The profiles that are only watched.
+pub fn shadows(workshop: &mut Workshop<'_>, written: &[ProfileSpec]) -> Vec<Profile> {
+    written.iter().filter(|spec| spec.shadow).filter_map(|spec| profile(workshop, spec)).collect()
 }
 
 fn is_scheduling(instance: &Instance) -> bool {
@@ -39,7 +49,7 @@ fn is_scheduling(instance: &Instance) -> bool {
 fn default_profile(workshop: &Workshop<'_>) -> ProfileSpec {
     let written = workshop.instances().iter().filter(|i| i.place.is_some() && is_scheduling(i));
     let plugins = written.map(|i| (Reference::default_to(&i.name), None)).collect();
-    ProfileSpec { place: None, path: String::new(), name: "default".to_owned(), plugins }
+    ProfileSpec { place: None, path: String::new(), name: "default".to_owned(), shadow: false, plugins }
 }
 
 fn profile(workshop: &mut Workshop<'_>, spec: &ProfileSpec) -> Option<Profile> {
@@ -48,9 +58,10 @@ fn profile(workshop: &mut Workshop<'_>, spec: &ProfileSpec) -> Option<Profile> {
     let mut picker: Option<(Arc<str>, Arc<dyn Picker>)> = None;
     let mut two_pickers = false;
     for (reference, weight) in &spec.plugins {
-        let Some(instance) = workshop.take(reference) else { continue };
+        let instance = if spec.shadow { workshop.watch(reference) } else { workshop.take(reference) };
+        let Some(instance) = instance else { continue };
         let (name, plugin_type) = (Arc::clone(&instance.name), instance.plugin_type);
-        let roles = instance.roles.clone();
+        let roles = instance.roles_in(spec.shadow).clone();
         if let Some(filter) = roles.filter {
             filters.push((Arc::clone(&name), plugin_type, filter));
         }
@@ -80,7 +91,7 @@ fn profile(workshop: &mut Workshop<'_>, spec: &ProfileSpec) -> Option<Profile> {
     if two_pickers {
         return None;
     }
-    let picker = picker.map(|(_, picker)| picker).or_else(|| usual_picker(workshop))?;
+    let picker = picker.map(|(_, picker)| picker).or_else(|| usual_picker(workshop, spec.shadow))?;
     Some(Profile { name: spec.name.as_str().into(), filters, scorers, picker })
 }
 
@@ -107,13 +118,13 @@ fn tell_weight(workshop: &mut Workshop<'_>, reference: &Reference) {
 }
 
 /// The first picker of the configuration, else the usual one, added.
-fn usual_picker(workshop: &mut Workshop<'_>) -> Option<Arc<dyn Picker>> {
+fn usual_picker(workshop: &mut Workshop<'_>, shadow: bool) -> Option<Arc<dyn Picker>> {
     let first = |w: &Workshop<'_>| w.instances().iter().position(|i| i.roles.picker.is_some());
     if first(workshop).is_none() {
         workshop.build_default(DEFAULT_PICKER);
     }
     let index = first(workshop)?;
-    workshop.mark(index).roles.picker.clone()
+    workshop.mark(index).roles_in(shadow).picker.clone()
 }
 
 /// The one profile handler; the usual one is added when there is a single profile and none is written.
@@ -151,6 +162,27 @@ pub fn handler(workshop: &mut Workshop<'_>, profiles: &[Profile]) -> Option<Arc<
             None
         }
     }
+}
+
+/// Tells a handler that asks for a profile which is only watched: none would ever run for it.
+pub fn check_shadows(
+    workshop: &mut Workshop<'_>,
+    handler: Option<&Arc<dyn ProfileHandler>>,
+    profiles: &[Profile],
+    shadows: &[Profile],
+) {
+    let configured: Vec<_> = profiles.iter().map(|p| Arc::clone(&p.name)).collect();
+    let is_handler = |i: &&Instance| i.roles.profile_handler.is_some() || i.known_as(Part::ProfileHandler);
+    let Some(instance) = workshop.instances().iter().find(is_handler) else { return };
+    let named = handler.and_then(|h| h.names(&configured)).or_else(|| known::primary_of(instance));
+    let Some(shadow) = shadows.iter().find(|s| named == Some(&*s.name)) else { return };
+    let told = format!(
+        "profile handler '{}' asks for the profile '{}', which is marked `shadow: true` and never chooses; name another \
+         profile or take the mark away",
+        instance.name, shadow.name
+    );
+    let (place, path) = (instance.place, instance.path.clone());
+    workshop.findings.problem(place, path, told);
 }
 
 /// The scheduler, when there is all that it needs.

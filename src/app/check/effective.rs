@@ -108,7 +108,8 @@ fn plugins(root: &mut Node, outline: &Outline) {
             fill(parameters, &settings);
         }
     }
-    for added in outline.instances.iter().filter(|i| !i.written) {
+    // What is added for shadow profiles alone is not what it would be if it were written.
+    for added in outline.instances.iter().filter(|i| !i.written && !i.aside) {
         let mut plugin = json!({"type": added.plugin_type, "name": added.name});
         if let Some(settings) =
             added.settings.as_ref().filter(|s| s.as_object().is_some_and(|o| !o.is_empty()))
@@ -129,9 +130,11 @@ fn profiles(root: &mut Node, outline: &Outline) {
             let plugins: Vec<Value> = plugins.collect();
             list.push(from(&json!({"name": profile.name, "plugins": plugins}), DEFAULT));
         }
-        let written = list.iter_mut().find(|p| p.text_of("name") == Some(&profile.name));
-        let plugins = written.and_then(|w| section(w, "plugins", &json!([]))).and_then(Node::items_mut);
-        if let Some(plugins) = plugins {
+        let Some(written) = list.iter_mut().find(|p| p.text_of("name") == Some(&profile.name)) else {
+            continue;
+        };
+        add(written, "shadow", &json!(profile.shadow));
+        if let Some(plugins) = section(written, "plugins", &json!([])).and_then(Node::items_mut) {
             complete(plugins, profile);
         }
     }

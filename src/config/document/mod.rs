@@ -106,6 +106,8 @@ pub struct ProfileSpec {
     pub path: String,
     /// Its name.
     pub name: String,
+    /// Whether it is only watched: it picks nothing, and where it would have picked otherwise is counted.
+    pub shadow: bool,
     /// Its plugins with their weights, in order.
     pub plugins: Vec<(Reference, Option<f64>)>,
 }
@@ -285,8 +287,9 @@ fn profile(item: &Node, path: String, findings: &mut Findings) -> ProfileSpec {
         entry_fields.finish();
         plugins.extend(reference.map(|r| (r, weight)));
     }
+    let shadow = fields.boolean("shadow").unwrap_or(false);
     fields.finish();
-    ProfileSpec { place: Some(item.place), path, name, plugins }
+    ProfileSpec { place: Some(item.place), path, name, shadow, plugins }
 }
 
 /// The `pluginRef` of a map; `label` names the map in the complaint that it is missing.

@@ -1,6 +1,6 @@
 //! A decision written out: what `/debug/decisions` answers and `pointsman explain` prints.
 
-use super::{After, Made, Recorded, Verdict};
+use super::{After, Made, Recorded, ShadowPick, Verdict};
 use crate::clock::Moment;
 use crate::endpoint::Reading;
 use crate::plugin::{Decision, PrefixMatches, ProfileRun};
@@ -55,6 +55,9 @@ pub struct Explanation {
     pub candidates: Vec<CandidateShown>,
     /// The profiles that ran, in order.
     pub profiles: Vec<ProfileShown>,
+    /// What shadow profiles would have done, once they have looked.
+    #[serde(default)]
+    pub shadows: Vec<ShadowShown>,
     /// What happened after the reply.
     pub after: Ended,
 }
@@ -97,6 +100,21 @@ pub struct ProfileShown {
     pub ratings: Vec<RatingShown>,
     /// What it chose, the first one preferred.
     pub chosen: Vec<String>,
+}
+
+/// What a profile that is only watched would have done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShadowShown {
+    /// Its name.
+    pub profile: String,
+    /// The endpoint that it prefers; `null` where its filters left none.
+    pub chosen: Option<String>,
+    /// Whether that is where the request went.
+    pub same: bool,
+    /// Prompt tokens that the endpoint which it prefers was believed to hold.
+    pub cached_tokens: Option<u64>,
+    /// Prompt tokens that the endpoint where the request went was believed to hold.
+    pub real_cached_tokens: Option<u64>,
 }
 
 /// What one filter removed.
@@ -197,7 +215,7 @@ impl Explanation {
             Verdict::Routed(made) => (Some(made), None),
             Verdict::Refused { message, .. } => (None, Some(message.clone())),
         };
-        let asked = &recorded.asked;
+        let (asked, after) = (&recorded.asked, recorded.after());
         Self {
             summary: Summary::of(recorded, now),
             model: asked.model.to_string(),
@@ -211,7 +229,8 @@ impl Explanation {
                 m.candidates.positions().map(|p| CandidateShown::of(m, p)).collect()
             }),
             profiles: made.map_or_else(Vec::new, |m| profiles(m)),
-            after: Ended::of(&recorded.after()),
+            shadows: made.map_or_else(Vec::new, |m| shadows(m, &after)),
+            after: Ended::of(&after),
         }
     }
 }
@@ -231,6 +250,17 @@ fn profiles(made: &Made) -> Vec<ProfileShown> {
             .map_or_else(Vec::new, |run| run.targets.iter().map(|p| key(&made.candidates, p)).collect()),
     };
     made.outcome.runs.iter().map(shown).collect()
+}
+
+fn shadows(made: &Made, after: &After) -> Vec<ShadowShown> {
+    let shown = |pick: &ShadowPick| ShadowShown {
+        profile: pick.profile.to_string(),
+        chosen: pick.chosen.map(|p| key(&made.candidates, p)),
+        same: pick.same,
+        cached_tokens: pick.predicted.map(|p| p.shadow),
+        real_cached_tokens: pick.predicted.map(|p| p.real),
+    };
+    after.shadows.iter().map(shown).collect()
 }
 
 fn cuts(candidates: &Candidates, decision: &Decision) -> Vec<CutShown> {

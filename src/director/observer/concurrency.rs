@@ -156,7 +156,13 @@ mod tests {
         let saturation = roles.saturation.unwrap().saturation(&view).saturation;
         let (candidates, done) = (fixture.freeze(Arc::clone(&pool)), ProfileRuns::default());
         let request = request("m", Prompt::None);
-        let cycle = Cycle { request: &request, candidates: &candidates, profile: "default", done: &done };
+        let cycle = Cycle {
+            request: &request,
+            candidates: &candidates,
+            profile: "default",
+            done: &done,
+            shadow: false,
+        };
         let mut shortlist = Shortlist::all(&candidates);
         roles.filter.unwrap().filter(&cycle, &mut shortlist);
         (saturation, shortlist.positions().iter().map(|p| p.0).collect())

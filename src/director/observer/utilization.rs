@@ -236,7 +236,13 @@ mod tests {
             wishes: Default::default(),
         };
         let done = ProfileRuns::default();
-        let cycle = Cycle { request: &request, candidates: &candidates, profile: "default", done: &done };
+        let cycle = Cycle {
+            request: &request,
+            candidates: &candidates,
+            profile: "default",
+            done: &done,
+            shadow: false,
+        };
         let mut shortlist = Shortlist::all(&candidates);
         detector(json!({"headroom": 0.2})).unwrap().filter(&cycle, &mut shortlist);
         shortlist.positions().iter().map(|p| p.0).collect()

@@ -280,7 +280,11 @@ impl<D: Router> Exchange<D> {
 
     /// The next reply, in order.
     pub fn pull(&mut self) -> Option<ProcessingResponse> {
-        self.core.out.pop()
+        let reply = self.core.out.pop();
+        if let (None, Phase::Open(open)) = (&reply, &mut self.phase) {
+            open.replied();
+        }
+        reply
     }
 
     /// Whether no reply waits.

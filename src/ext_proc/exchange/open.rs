@@ -229,6 +229,11 @@ impl<R: RoutedRequest> Open<R> {
         self.route.finish(usage, ending);
     }
 
+    /// All replies to the request are out.
+    pub(super) fn replied(&mut self) {
+        self.route.on_replied();
+    }
+
     /// The request is taken back; says whether it is a gRPC one.
     pub(super) fn evict(self) -> bool {
         let grpc = self.grpc;

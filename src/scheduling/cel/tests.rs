@@ -37,7 +37,8 @@ fn answer(source: &str) -> String {
     let candidates = freeze(&[row, unknown]);
     let request = request_with("x-tier", "gold");
     let done = ProfileRuns::default();
-    let cycle = Cycle { request: &request, candidates: &candidates, profile: "p", done: &done };
+    let cycle =
+        Cycle { request: &request, candidates: &candidates, profile: "p", done: &done, shadow: false };
     let prefix = PrefixMatches {
         total_blocks: 10,
         block_tokens: 16,

@@ -193,7 +193,13 @@ mod tests {
         };
         candidates.attributes.set(AttributeId::new(0), matches);
         let (request, done) = (request("m", Prompt::None), ProfileRuns::default());
-        let cycle = Cycle { request: &request, candidates: &candidates, profile: "default", done: &done };
+        let cycle = Cycle {
+            request: &request,
+            candidates: &candidates,
+            profile: "default",
+            done: &done,
+            shadow: false,
+        };
         let mut shortlist = Shortlist::all(&candidates);
         roles.filter.unwrap().filter(&cycle, &mut shortlist);
         shortlist.positions().iter().map(|p| p.0).collect()

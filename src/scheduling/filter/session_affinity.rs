@@ -27,7 +27,7 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
 
 impl Filter for SessionFilter {
     fn filter(&self, cycle: &Cycle<'_>, shortlist: &mut Shortlist) {
-        if let Some(index) = self.0.pinned(cycle.request, cycle.candidates, shortlist) {
+        if let Some(index) = self.0.pinned(cycle, shortlist) {
             let pinned = shortlist.positions()[index];
             shortlist.retain(|p| p == pinned);
         }

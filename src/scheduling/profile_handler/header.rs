@@ -65,6 +65,10 @@ impl ProfileHandler for HeaderProfileHandler {
         configured.iter().find(|name| ***name == *wanted).cloned()
     }
 
+    fn names(&self, configured: &[Arc<str>]) -> Option<&str> {
+        (configured.len() > 1).then_some(&*self.default)
+    }
+
     fn primary(&self, request: &InferenceRequest, done: &ProfileRuns) -> Result<Arc<str>, ScheduleError> {
         if let Some((name, _)) = done.iter().next() {
             return Ok(Arc::clone(name));

@@ -24,7 +24,7 @@ fn build(ctx: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
 
 impl Scorer for SessionScorer {
     fn score(&self, cycle: &Cycle<'_>, shortlist: &Shortlist, scores: &mut Scores<'_>) {
-        if let Some(index) = self.0.pinned(cycle.request, cycle.candidates, shortlist) {
+        if let Some(index) = self.0.pinned(cycle, shortlist) {
             scores.set(index, Score::ONE);
         }
     }

@@ -9,7 +9,7 @@ mod store;
 use crate::clock::Clock;
 use crate::endpoint::EndpointKey;
 use crate::plugin::{
-    BuildContext, BuildError, Departure, HeaderEdits, PreRequest, ResponseHook, ResponseView, Roles,
+    BuildContext, BuildError, Cycle, Departure, HeaderEdits, PreRequest, ResponseHook, ResponseView, Roles,
     SessionKey, Shortlist,
 };
 use crate::pool::{AttributeId, Candidates, Position};
@@ -137,15 +137,13 @@ impl Affinity {
         }
     }
 
-    /// Where in `shortlist` the endpoint stands that the request's session is bound to. Counts a hit or a miss.
-    pub(super) fn pinned(
-        &self,
-        request: &InferenceRequest,
-        candidates: &Candidates,
-        shortlist: &Shortlist,
-    ) -> Option<usize> {
-        let found = self.find(request, candidates, shortlist);
-        if found.is_some() { &self.hits } else { &self.misses }.increment(1);
+    /// Where in `shortlist` the endpoint stands that the request's session is bound to. Counts a hit or a miss, unless the
+    /// profile is only watched.
+    pub(super) fn pinned(&self, cycle: &Cycle<'_>, shortlist: &Shortlist) -> Option<usize> {
+        let found = self.find(cycle.request, cycle.candidates, shortlist);
+        if !cycle.shadow {
+            if found.is_some() { &self.hits } else { &self.misses }.increment(1);
+        }
         found
     }
 

@@ -111,6 +111,7 @@ fn session_ids_are_bound_where_they_went_first() {
             candidates: &candidates,
             profile: "default",
             done: &done,
+            shadow: false,
         };
         roles.filter.as_ref().unwrap().filter(&cycle, &mut shortlist);
         shortlist.positions().iter().map(|p| p.0).collect::<Vec<_>>()

@@ -54,6 +54,12 @@ impl Plan {
         self
     }
 
+    /// The picker runs this configuration; its endpoints come from a file named by a flag.
+    pub fn configuration(mut self, file: PathBuf) -> Self {
+        self.shipped_configuration = Some(file);
+        self
+    }
+
     /// One label for each engine in order, as `key: value`.
     pub fn labels(mut self, labels: &[&str]) -> Self {
         self.labels = labels.iter().map(|label| (*label).to_owned()).collect();
