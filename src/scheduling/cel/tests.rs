@@ -151,6 +151,36 @@ fn refusals_name_the_place_and_the_way_out() {
     assert!(compiled(&"(".repeat(4000)).is_err());
 }
 
+/// An expression of its own has the steps that its text says, and no more than the bound on them lets through.
+#[test]
+fn steps_are_counted_before_anything_is_asked() {
+    let steps = |source: &str| {
+        let (state, clock, mut table) = (StateStore::default(), Clock::manual(), AttributeTable::default());
+        let mut ctx = BuildContext {
+            name: &"cel".into(),
+            parameters: &serde_json::Value::Null,
+            state: &state,
+            clock: &clock,
+            prefix_index_bytes: 1 << 20,
+            table: &mut table,
+        };
+        Expression::compile(source, &mut ctx).map(|e| e.steps())
+    };
+    for (source, wanted) in [
+        ("true", 1),
+        ("endpoint.waiting + 1 > 2", 5),
+        ("endpoint.fresh ? 1 : endpoint.waiting + 2", 5),
+        ("[1, 2, 3].exists(n, n == endpoint.waiting)", 10),
+        ("endpoint.labels['tier'] == 'gold'", 4),
+        ("math.least(double(endpoint.waiting), 1.0)", 4),
+    ] {
+        assert_eq!(steps(source), Ok(wanted), "{source}");
+    }
+    let long = format!("endpoint.waiting in [{}]", vec!["1"; 400].join(", "));
+    assert_eq!(steps(&long), Ok(1201));
+    assert!(steps(&format!("endpoint.waiting in [{}]", vec!["1"; 600].join(", "))).is_err());
+}
+
 fn words() -> impl Strategy<Value = String> {
     let words = [
         "endpoint.waiting",
