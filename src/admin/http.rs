@@ -2,16 +2,14 @@
 //!
 //! They run on a thread with a runtime of its own, so that a page that takes long to make never delays a request.
 
+use super::answer::{compact, json, look, page, read_only, text};
 use super::auth::{Caller, DebugAccess, Denied, Guard, bearer};
-use super::live::{self, Live};
+use super::live::Live;
 use super::review::{Protection, Refusal};
 use super::state::{PoolPart, StateSource};
 use crate::readiness::Readiness;
 use crate::telemetry::{MetricsHandle, names};
-use ::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY,
-    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
-};
+use ::http::header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE};
 use ::http::{HeaderValue, Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -217,7 +215,7 @@ async fn respond<B>(
     port: &Port,
 ) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
+        return read_only();
     }
     let Port { guard, pages, protection } = port;
     let caller = caller(request, peer);
@@ -296,10 +294,10 @@ fn caller<B>(request: &Request<B>, peer: SocketAddr) -> Caller<'_> {
 fn debug(path: &str, query: Option<&str>, pages: &Pages) -> Response<Full<Bytes>> {
     match path {
         "/" | "/debug" => look(),
-        "/debug/live" => compact(&Live::of(pages)),
+        "/debug/live" => compact(&Live::of(pages, argument(query, "pool").as_deref())),
         "/debug/state" => json(&pages.state.state()),
         "/debug/config" => configuration(pages),
-        "/debug/decisions" => json(&pages.state.decisions(listed(query))),
+        "/debug/decisions" => json(&pages.state.decisions(argument(query, "pool").as_deref(), listed(query))),
         path => match path.strip_prefix("/debug/decisions/") {
             Some(id) => explain(&unescaped(id), pages),
             None => text(
@@ -307,36 +305,6 @@ fn debug(path: &str, query: Option<&str>, pages: &Pages) -> Response<Full<Bytes>
                 "the debug pages are /debug/state, /debug/config and /debug/decisions\n",
             ),
         },
-    }
-}
-
-/// The page for people.
-fn look() -> Response<Full<Bytes>> {
-    let mut response =
-        page(StatusCode::OK, "text/html; charset=utf-8", Bytes::from_static(live::PAGE.as_bytes()));
-    let headers = response.headers_mut();
-    // Neither without its policy nor with a policy that is no header: then nothing runs.
-    let policy = HeaderValue::from_str(&live::POLICY);
-    let policy = policy.unwrap_or(HeaderValue::from_static("default-src 'none'"));
-    headers.insert(CONTENT_SECURITY_POLICY, policy);
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    response
-}
-
-fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
-    written(serde_json::to_string_pretty(value))
-}
-
-/// The same without blanks, for a program that asks often.
-fn compact(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
-    written(serde_json::to_string(value))
-}
-
-fn written(json: serde_json::Result<String>) -> Response<Full<Bytes>> {
-    match json {
-        Ok(json) => page(StatusCode::OK, "application/json", json + "\n"),
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("this cannot be written: {error}\n")),
     }
 }
 
@@ -359,10 +327,15 @@ fn configuration(pages: &Pages) -> Response<Full<Bytes>> {
     }
 }
 
+/// What a query says of `name`.
+fn argument(query: Option<&str>, name: &str) -> Option<String> {
+    let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| unescaped(value))
+}
+
 /// How many decisions `limit=` asks for.
 fn listed(query: Option<&str>) -> usize {
-    let asked = query.into_iter().flat_map(|q| q.split('&')).find_map(|pair| pair.strip_prefix("limit="));
-    asked.and_then(|n| n.parse().ok()).unwrap_or(LISTED)
+    argument(query, "limit").and_then(|n| n.parse().ok()).unwrap_or(LISTED)
 }
 
 /// A path with its `%XX` undone. A request id may hold anything.
@@ -404,21 +377,10 @@ fn deny(denied: &Denied) -> Response<Full<Bytes>> {
     }
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    page(status, "text/plain; charset=utf-8", body)
-}
-
-fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::live;
     use crate::admin::state::State;
     use std::io::{Read, Write};
 
@@ -443,8 +405,13 @@ mod tests {
 
     /// Status and whole answer.
     fn get(address: SocketAddr, path: &str, headers: &str) -> (u16, String) {
+        ask(address, "GET", path, headers)
+    }
+
+    fn ask(address: SocketAddr, method: &str, path: &str, headers: &str) -> (u16, String) {
         let mut stream = std::net::TcpStream::connect(address).unwrap();
-        let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -549,6 +516,36 @@ mod tests {
             (status, &json["pools"][0]["config_generation"], body.lines().count()),
             (200, &7.into(), 1)
         );
+    }
+
+    #[test]
+    fn each_page_has_a_head_and_takes_no_other_method() {
+        let admin = start(&DebugAccess::Local, pages());
+        let headers = |answer: &str| {
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            let lines = head.lines().filter(|line| !line.starts_with("date:"));
+            (lines.map(str::to_owned).collect::<Vec<_>>(), body.len())
+        };
+        for path in ["/", "/debug", "/debug/live", "/debug/state", "/debug/decisions", "/healthz", "/readyz"]
+        {
+            let ((whole, length), (head, none)) = (
+                headers(&get(admin.debug_address, path, "").1),
+                headers(&ask(admin.debug_address, "HEAD", path, "").1),
+            );
+            assert_eq!((&head, none), (&whole, 0), "{path}");
+            assert!(head.contains(&format!("content-length: {length}")), "{path}: {head:?}");
+            assert!(head.contains(&"cache-control: no-store".to_owned()), "{path}: {head:?}");
+            for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE"] {
+                let (status, answer) = ask(admin.debug_address, method, path, "");
+                assert!(status == 405 && answer.contains("allow: GET, HEAD"), "{method} {path}: {answer}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_query_says_is_read() {
+        assert_eq!(argument(Some("a=1&pool=b%2Fc&pool=d"), "pool").as_deref(), Some("b/c"));
+        assert_eq!((argument(Some("pools=a&pool"), "pool"), argument(None, "pool")), (None, None));
     }
 
     #[tokio::test]

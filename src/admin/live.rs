@@ -49,9 +49,12 @@ fn source(text: &str) -> String {
     )
 }
 
-/// What `/debug/live` says.
+/// What `/debug/live` says: with `?pool=NAME` counts, decisions and endpoints of that pool only.
 #[derive(Debug, Serialize)]
 pub(super) struct Live {
+    /// The pool that was asked for, where it is one of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool: Option<String>,
     version: &'static str,
     uptime_seconds: u64,
     ready: bool,
@@ -78,7 +81,11 @@ struct LivePool {
     streams_open: u64,
     prefix_index_bytes: u64,
     suspects: usize,
-    endpoints: Vec<Row>,
+    /// Its endpoints, whether they are listed or not.
+    size: usize,
+    /// `None` where another pool was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoints: Option<Vec<Row>>,
 }
 
 const COLUMNS: [&str; 10] = [
@@ -166,16 +173,26 @@ impl Recent {
 }
 
 impl LivePool {
-    fn of(name: Option<String>, ready: bool, waiting_for: Vec<String>, part: PoolPart) -> Self {
+    fn only(ready: bool, waiting_for: Vec<String>, part: PoolPart) -> Self {
+        Self::of(part.pool.name.clone(), ready, waiting_for, part, true)
+    }
+
+    fn one_of_several(name: String, asked: Option<&str>, pool: OnePool) -> Self {
+        let listed = asked.is_none_or(|asked| asked == name);
+        Self::of(Some(name), pool.ready, pool.waiting_for, pool.part, listed)
+    }
+
+    fn of(name: Option<String>, ready: bool, waiting_for: Vec<String>, part: PoolPart, listed: bool) -> Self {
         Self {
-            name: name.or(part.pool.name),
+            name,
             ready,
             waiting_for,
             config_generation: part.config_generation,
             streams_open: part.streams_open,
             prefix_index_bytes: part.prefix_index.bytes,
             suspects: part.pool.suspects,
-            endpoints: part.pool.endpoints.into_iter().map(Row::of).collect(),
+            size: part.pool.endpoints.len(),
+            endpoints: listed.then(|| part.pool.endpoints.into_iter().map(Row::of).collect()),
         }
     }
 }
@@ -188,41 +205,50 @@ fn shortened(text: &mut String, most: usize) {
     }
 }
 
+/// What was counted in `pool`, or in all of them, since the start: picks, and refusals by code.
+fn counted(metrics: &MetricsHandle, pool: Option<&str>) -> (u64, BTreeMap<String, u64>) {
+    let label = pool.map(|pool| format!("{}=\"{pool}\"", names::POOL_LABEL));
+    let of_pool = |labels: &str| label.as_ref().is_none_or(|label| labels.contains(label.as_str()));
+    let picks = metrics.counted(names::SCHEDULER_ATTEMPTS);
+    let picks = picks.iter().filter(|(labels, _)| labels.contains(r#"status="success""#) && of_pool(labels));
+    let mut refusals = BTreeMap::new();
+    for (labels, n) in metrics.counted(names::REFUSALS).iter().filter(|(labels, _)| of_pool(labels)) {
+        let code = labels.split_once(r#"code=""#).and_then(|(_, rest)| rest.split('"').next());
+        *refusals.entry(code.unwrap_or_default().to_owned()).or_default() += n;
+    }
+    (picks.map(|(_, n)| n).sum(), refusals)
+}
+
 impl Live {
-    /// The picker at this moment.
-    pub(super) fn of(pages: &Pages) -> Self {
-        Self::new(pages.state.state(), pages.state.decisions(RECENT), &pages.metrics)
+    /// The picker at this moment; a `pool` that is not one of several is as none.
+    pub(super) fn of(pages: &Pages, pool: Option<&str>) -> Self {
+        let state = pages.state.state();
+        let pool = pool.filter(|pool| state.pools.contains_key(*pool));
+        Self::new(state, pool, pages.state.decisions(pool, RECENT), &pages.metrics)
     }
 
-    fn new(state: State, mut list: DecisionList, metrics: &MetricsHandle) -> Self {
+    fn new(state: State, pool: Option<&str>, mut list: DecisionList, metrics: &MetricsHandle) -> Self {
         let recent = Recent::of(&list);
         list.decisions.truncate(LISTED);
         for Listed { summary, .. } in &mut list.decisions {
             shortened(&mut summary.target_model, MODEL_CHARS);
             shortened(&mut summary.request_id, ID_CHARS);
         }
-        let picked = |labels: &str| labels.contains(r#"status="success""#);
-        let picks = metrics.counted(names::SCHEDULER_ATTEMPTS);
-        let mut refusals = BTreeMap::new();
-        for (labels, n) in metrics.counted(names::REFUSALS) {
-            let code = labels.split_once(r#"code=""#).and_then(|(_, rest)| rest.split('"').next());
-            *refusals.entry(code.unwrap_or_default().to_owned()).or_default() += n;
-        }
-        let only = state.only.map(|part| LivePool::of(None, state.ready, state.waiting_for.clone(), part));
-        let several = |(name, pool): (String, OnePool)| {
-            LivePool::of(Some(name), pool.ready, pool.waiting_for, pool.part)
-        };
+        let (picks, refusals) = counted(metrics, pool);
+        let only = state.only.map(|part| LivePool::only(state.ready, state.waiting_for.clone(), part));
+        let several = state.pools.into_iter().map(|(name, part)| LivePool::one_of_several(name, pool, part));
         Self {
+            pool: pool.map(str::to_owned),
             version: state.version,
             uptime_seconds: state.uptime_seconds,
             ready: state.ready,
             waiting_for: state.waiting_for,
             draining: state.draining,
-            picks: picks.iter().filter(|(labels, _)| picked(labels)).map(|(_, n)| n).sum(),
+            picks,
             refusals,
             recent,
             columns: COLUMNS,
-            pools: only.into_iter().chain(state.pools.into_iter().map(several)).collect(),
+            pools: only.into_iter().chain(several).collect(),
             decisions: list.decisions,
         }
     }
@@ -291,7 +317,7 @@ mod tests {
     fn five_hundred_endpoints_with_long_names_fit_in_one_small_answer() {
         let decisions = (0..300).map(|i| Listed { pool: None, summary: summary(i) }).collect();
         let list = DecisionList { made: 300, decisions };
-        let live = Live::new(state(500), list, &MetricsHandle::detached(false));
+        let live = Live::new(state(500), None, list, &MetricsHandle::detached(false));
         let json = serde_json::to_string(&live).unwrap();
         println!("{} bytes at 500 endpoints", json.len());
         assert!(json.len() <= MOST_BYTES, "{} bytes", json.len());
@@ -323,8 +349,25 @@ mod tests {
                 metrics.counter(names::SCHEDULER_ATTEMPTS, &[("status", status)]).increment(3);
             }
         }
-        let live = Live::new(state(1), DecisionList::default(), &metrics);
+        let live = Live::new(state(1), None, DecisionList::default(), &metrics);
         assert_eq!((live.picks, &live.refusals), (6, &BTreeMap::from([("Overload".to_owned(), 4)])));
+    }
+
+    #[test]
+    fn one_of_several_pools_is_shown_alone_with_the_others_in_short() {
+        let metrics = MetricsHandle::detached(false);
+        let mut pools = State::of_process(&Readiness::new());
+        for (pool, endpoints) in [("a", 2), ("a,b", 3)] {
+            let attempts = metrics.of_pool(pool).counter(names::SCHEDULER_ATTEMPTS, &[("status", "success")]);
+            attempts.increment(endpoints as u64);
+            let pool_state =
+                PoolState { endpoints: (0..endpoints).map(endpoint).collect(), ..PoolState::default() };
+            let part = PoolPart { pool: pool_state, ..PoolPart::default() };
+            pools.pools.insert(pool.to_owned(), OnePool { part, ..OnePool::default() });
+        }
+        let live = Live::new(pools, Some("a"), DecisionList::default(), &metrics);
+        let rows: Vec<_> = live.pools.iter().map(|p| (p.size, p.endpoints.as_ref().map(Vec::len))).collect();
+        assert_eq!((live.picks, rows), (2, vec![(2, Some(2)), (3, None)]));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What operators ask the picker: is it well (gRPC and HTTP), what does it count, what does it know.
 
+mod answer;
 pub mod auth;
 pub mod health;
 pub mod http;

@@ -18,8 +18,8 @@ pub trait StateSource: Send + Sync + 'static {
     fn configurations(&self) -> BTreeMap<String, ConfigState> {
         BTreeMap::new()
     }
-    /// The newest decisions first, at most `most`.
-    fn decisions(&self, _most: usize) -> DecisionList {
+    /// The newest decisions first, at most `most`: of one pool, or of all.
+    fn decisions(&self, _pool: Option<&str>, _most: usize) -> DecisionList {
         DecisionList::default()
     }
     /// The newest decision on the request `id`, where it is still kept.

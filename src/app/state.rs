@@ -87,10 +87,10 @@ impl StateSource for PickerState {
         self.pools.iter().map(|(label, page)| (label.clone(), page.config.state())).collect()
     }
 
-    fn decisions(&self, most: usize) -> DecisionList {
+    fn decisions(&self, pool: Option<&str>, most: usize) -> DecisionList {
         let mut list = DecisionList::default();
         let several = self.pools.len() > 1;
-        for (label, page) in &self.pools {
+        for (label, page) in self.pools.iter().filter(|(label, _)| pool.is_none_or(|pool| pool == label)) {
             let Some(decisions) = page.decisions() else { continue };
             list.made += decisions.made();
             let listed = |summary| Listed { pool: several.then(|| label.clone()), summary };

@@ -12,16 +12,18 @@ use crate::{needs_chromium, needs_envoy};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 const ROWS: &str = "#pools tbody tr";
 
 /// A picker on endpoints without engines, and a browser.
 struct Scene {
-    _process: Process,
+    process: Process,
     port: u16,
     browser: Browser,
-    _folder: tempfile::TempDir,
+    arguments: Vec<String>,
+    folder: tempfile::TempDir,
 }
 
 impl Scene {
@@ -29,30 +31,45 @@ impl Scene {
     async fn of(pools: &[u16]) -> Self {
         let folder = tempfile::Builder::new().prefix("pointsman-page-").tempdir().unwrap();
         let port = free_port();
-        let mut command = Command::new(program());
-        command.arg("epp").arg(format!("--metrics-port={port}"));
-        command.arg(format!("--grpc-port={}", free_port()));
-        command.arg(format!("--grpc-health-port={}", free_port()));
+        let mut arguments = vec![
+            "epp".to_owned(),
+            format!("--metrics-port={port}"),
+            format!("--grpc-port={}", free_port()),
+            format!("--grpc-health-port={}", free_port()),
+        ];
         for (name, endpoints) in ('a'..).zip(pools) {
             let list = folder.path().join(format!("endpoints-{name}.yaml"));
             // Nothing listens on the lowest ports of a test machine, and root's are refused at once anyway.
             let engines: Vec<_> = (0..*endpoints).map(|i| (format!("engine-{i}"), 1 + i)).collect();
             stack::write_endpoints(&list, &engines);
             if pools.len() > 1 {
-                command.arg(format!("--pool-name={name}"));
-                command.arg(format!("--endpoints-file={name}={}", list.display()));
+                arguments.push(format!("--pool-name={name}"));
+                arguments.push(format!("--endpoints-file={name}={}", list.display()));
             } else {
-                command.arg(format!("--endpoints-file={}", list.display()));
+                arguments.push(format!("--endpoints-file={}", list.display()));
             }
         }
-        let mut process = Process::start("picker", command, folder.path());
-        await_that("the picker has its endpoints", || {
-            process.assert_alive();
-            async move { client::get(port, "/readyz").await.is_ok_and(|answer| answer.status == 200) }
+        let process = start(&arguments, folder.path());
+        await_that("the picker answers", || async {
+            client::get(port, "/debug/live").await.is_ok_and(|answer| {
+                let found = answer.json()["pools"].clone();
+                let sizes = found.as_array().unwrap().iter().map(|pool| pool["size"].as_u64().unwrap());
+                sizes.eq(pools.iter().copied().map(u64::from))
+            })
         })
         .await;
-        Self { _process: process, port, browser: Browser::start().await, _folder: folder }
+        Self { process, port, browser: Browser::start().await, arguments, folder }
     }
+
+    fn url(&self) -> String {
+        format!("http://localhost:{}/", self.port)
+    }
+}
+
+fn start(arguments: &[String], folder: &Path) -> Process {
+    let mut command = Command::new(program());
+    command.args(arguments);
+    Process::start("picker", command, folder)
 }
 
 /// Leaves a picture where somebody asked for pictures.
@@ -144,19 +161,27 @@ async fn endpoints_are_sorted_and_picked_out_by_hand() {
     rows(&tab, 120).await;
     let head = |n: usize| format!("#pools thead th:nth-child({n}) button");
 
-    tab.click(&head(3)).await;
-    let waiting = column(&tab, 2).await;
-    assert_eq!((waiting[0].as_str(), waiting[1].as_str(), waiting[119].as_str()), ("119", "118", "–"));
-    tab.click(&head(3)).await;
-    let waiting = column(&tab, 2).await;
-    assert_eq!((waiting[0].as_str(), waiting[1].as_str(), waiting[119].as_str()), ("–", "0", "119"));
-    let sorted = "[...document.querySelectorAll('#pools thead th')].map(th => th.getAttribute('aria-sort'))";
-    assert_eq!(tab.eval(sorted).await[2], "ascending");
-
-    tab.click(&head(1)).await;
     let names = column(&tab, 0).await;
     assert_eq!((names[2].as_str(), names[119].as_str()), ("default/engine-2", "default/engine-119"));
-    assert_eq!(tab.eval(sorted).await, json!(["ascending", null, null, null, null, null, null, null, null]));
+
+    tab.click(&head(4)).await;
+    let waiting = column(&tab, 3).await;
+    assert_eq!((waiting[0].as_str(), waiting[1].as_str(), waiting[119].as_str()), ("119", "118", "–"));
+    tab.click(&head(4)).await;
+    let waiting = column(&tab, 3).await;
+    assert_eq!((waiting[0].as_str(), waiting[1].as_str(), waiting[119].as_str()), ("–", "0", "119"));
+    let sorted = "[...document.querySelectorAll('#pools thead th')].map(th => th.getAttribute('aria-sort'))";
+    let none = Value::Null;
+    assert_eq!(tab.eval(sorted).await, json!([none, none, none, "ascending", none, none, none, none, none]));
+
+    // The worst first, then the best.
+    tab.click(&head(2)).await;
+    let health = column(&tab, 1).await;
+    assert_eq!((health[0].as_str(), health[119].as_str()), ("suspect: scrapes_refused", "ok"));
+    tab.click(&head(2)).await;
+    assert_eq!(column(&tab, 1).await[0], "ok");
+    tab.click(&head(1)).await;
+    assert_eq!(column(&tab, 0).await[1], "default/engine-1");
 
     tab.click("#only").await;
     tab.write("ENGINE-11").await;
@@ -171,6 +196,15 @@ async fn endpoints_are_sorted_and_picked_out_by_hand() {
     tab.write("ok").await;
     rows(&tab, 1).await;
     assert_eq!(column(&tab, 0).await, ["default/engine-11"]);
+    tab.eval("document.getElementById('only').select()").await;
+    tab.write("nobody").await;
+    rows(&tab, 0).await;
+    let none = "document.querySelector('#pools p.warn').textContent";
+    assert_eq!(tab.text(none).await, "None of the 120 matches “nobody”.");
+    // The number of suspects leads to them.
+    tab.click("#pools button.link").await;
+    tab.until("document.getElementById('only').value === 'suspect'").await;
+    assert!(column(&tab, 1).await.iter().all(|health| health == "suspect: scrapes_refused"));
     assert_sound(&tab, between.port).await;
 }
 
@@ -226,7 +260,7 @@ async fn explained(tab: &Tab, why: &Value) {
     );
     assert_eq!(
         tab.text("document.querySelector('#why tr.chosen th').textContent").await,
-        format!("★ {chosen}")
+        format!("★\u{a0}{chosen}")
     );
     let profile = &why["profiles"][0];
     let cells = "[...document.querySelectorAll('#why tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))";
@@ -311,4 +345,136 @@ async fn a_decision_opens_into_its_explanation() {
     let second = browser.open(&format!("http://localhost:{port}/#decision={escaped}"), DESK).await;
     second.until("document.querySelector('#why tr.chosen') !== null").await;
     assert_sound(&second, port).await;
+}
+
+/// A busy picker: every answer has decisions that nobody has seen before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_moves_can_be_clicked_and_held() {
+    needs_chromium!("live_page::a_list_that_moves_can_be_clicked_and_held");
+    let _machine = shared().await;
+    let scene = Scene::of(&[1]).await;
+    let between = Counted::before(scene.port).await;
+    let answers = AtomicU64::new(0);
+    between.change("/debug/live", move |live| {
+        let n = answers.fetch_add(1, Ordering::Relaxed);
+        let decision = |i| {
+            json!({"request_id": format!("request-{n}-{i}"), "age_ms": 5, "target_model": "m", "took_us": 40,
+                   "chosen": "default/engine-0", "prompt_tokens": 7})
+        };
+        live["decisions"] = (0..20).map(decision).collect();
+    });
+    let more = |n: usize| {
+        let before = between.asked("/debug/live").len();
+        let between = &between;
+        await_that("more answers", move || async move { between.asked("/debug/live").len() >= before + n })
+    };
+    let tab = scene.browser.open(&format!("http://localhost:{}/", between.port), DESK).await;
+    let first = "document.querySelector('#decisions tbody button')?.textContent";
+    tab.until(&format!("{first} !== undefined")).await;
+    let seen = tab.text(first).await;
+    tab.until(&format!("{first} !== {seen:?}")).await;
+
+    // A slow hand: the button goes down, answers come, the button goes up.
+    let place = tab.point_at("#decisions tbody tr:nth-child(3) button").await;
+    tab.mouse("mousePressed", &place).await;
+    let pressed = tab.text("document.querySelector('#decisions tbody button:hover').textContent").await;
+    more(3).await;
+    tab.until("document.getElementById('held').textContent === 'held while pointed at'").await;
+    tab.mouse("mouseReleased", &place).await;
+    tab.until(&format!("document.getElementById('why-title').textContent === {pressed:?}")).await;
+    // The proxied picker has made no such decision; it says so.
+    tab.until("document.getElementById('why-body').textContent.startsWith('404: ')").await;
+    tab.click("#close").await;
+    tab.until(&format!("document.getElementById('held').textContent === '' && {first} !== {seen:?}")).await;
+
+    tab.click("#hold").await;
+    tab.until("document.getElementById('held').textContent === 'held'").await;
+    let seen = tab.text(first).await;
+    more(3).await;
+    assert_eq!(tab.text(first).await, seen, "held");
+    tab.click("#hold").await;
+    tab.until(&format!("{first} !== {seen:?} && document.getElementById('held').textContent === ''")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_picker_that_went_away_is_said_to_be_away() {
+    needs_chromium!("live_page::a_picker_that_went_away_is_said_to_be_away");
+    let _machine = shared().await;
+    let mut scene = Scene::of(&[3]).await;
+    let tab = scene.browser.open(&scene.url(), DESK).await;
+    rows(&tab, 3).await;
+    scene.process.kill();
+    tab.until("document.getElementById('link').className === 'lost'").await;
+    let said = tab.text("document.getElementById('link').textContent").await;
+    assert!(said.starts_with("No answer from the picker since "), "{said}");
+    assert!(said.contains(", the numbers below are from then: "), "{said}");
+    rows(&tab, 3).await;
+    tab.until("document.getElementById('main').className === 'old'").await;
+    // Since when, and the time that has gone by since then.
+    let ago = "document.getElementById('since').textContent";
+    let first = tab.text(ago).await;
+    tab.until(&format!("{ago} !== {first:?}")).await;
+    assert_eq!(tab.text("document.getElementById('link').textContent").await, said);
+    for (look, name) in [(DESK, "gone-desk"), (PHONE, "gone-phone")] {
+        tab.look(look).await;
+        picture(&tab, name).await;
+    }
+    scene.process = start(&scene.arguments, scene.folder.path());
+    tab.until("document.getElementById('main').className === '' && document.getElementById('since').hidden")
+        .await;
+    rows(&tab, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_pool_says_what_it_lacks() {
+    needs_chromium!("live_page::an_empty_pool_says_what_it_lacks");
+    let _machine = shared().await;
+    let scene = Scene::of(&[1]).await;
+    let between = Counted::before(scene.port).await;
+    // As when the last pod is gone.
+    between.change("/debug/live", |live| live["pools"][0]["endpoints"] = json!([]));
+    let tab = scene.browser.open(&format!("http://localhost:{}/", between.port), PHONE).await;
+    tab.until("document.querySelector('#pools p.warn:not([hidden])')?.textContent.startsWith('No endpoint is known')").await;
+    assert_sound(&tab, between.port).await;
+    picture(&tab, "empty-phone").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_pools_are_shown_together_or_one_by_one() {
+    needs_chromium!("live_page::several_pools_are_shown_together_or_one_by_one");
+    let _machine = shared().await;
+    let scene = Scene::of(&[3, 2]).await;
+    let between = Counted::before(scene.port).await;
+    let tab = scene.browser.open(&format!("http://localhost:{}/", between.port), PHONE).await;
+    rows(&tab, 5).await;
+    let titles = "[...document.querySelectorAll('#pools h3')].map(title => title.textContent)";
+    assert_eq!(tab.eval(titles).await, json!(["a: 3 endpoints", "b: 2 endpoints"]));
+    let pressed = "document.querySelector('#switch [aria-pressed=true]').textContent";
+    assert_eq!(tab.text(pressed).await, "All pools");
+    picture(&tab, "pools-phone").await;
+
+    tab.click("#switch button[value=b]").await;
+    rows(&tab, 2).await;
+    assert_eq!(tab.eval(titles).await, json!(["b: 2 endpoints"]));
+    assert!(tab.text(pressed).await.starts_with("b (2"));
+    await_that("only that pool is asked for", || async { between.asked("/debug/live?pool=b").len() > 2 })
+        .await;
+    rows(&tab, 2).await;
+    let all = between.asked("/debug/live").len();
+    assert_eq!(tab.text("location.search").await, "?pool=b");
+    assert_sound(&tab, between.port).await;
+
+    // The address brings the same view; a pool that is not there brings all of them.
+    let again = scene.browser.open(&format!("http://localhost:{}/?pool=b", between.port), DESK).await;
+    rows(&again, 2).await;
+    assert_eq!(between.asked("/debug/live").len(), all);
+    let unknown = scene.browser.open(&format!("http://localhost:{}/?pool=c", between.port), DESK).await;
+    rows(&unknown, 5).await;
+    unknown.click("#switch button[value=a]").await;
+    rows(&unknown, 3).await;
+    unknown.click("#switch button[value='']").await;
+    rows(&unknown, 5).await;
+    await_that("all are asked for", || async { between.asked("/debug/live").len() > all }).await;
+    assert_sound(&unknown, between.port).await;
+    picture(&unknown, "pools-desk").await;
 }

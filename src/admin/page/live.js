@@ -9,6 +9,19 @@ function make(name, text, kind) {
   if (kind) node.className = kind;
   return node;
 }
+// A name that may be broken after its namespace; it is too long for a telephone.
+function write(node, name) {
+  if (node.textContent === name) return;
+  const slash = name.indexOf("/") + 1;
+  node.replaceChildren(name.slice(0, slash), ...(slash ? [make("wbr")] : []), name.slice(slash));
+  node.title = name;
+}
+// Puts the rows in this order and moves only those that stand elsewhere: who is pressed or focused stays so.
+function place(body, lines) {
+  const kept = new Set(lines);
+  for (const line of [...body.rows]) if (!kept.has(line)) line.remove();
+  lines.forEach((line, i) => { if (body.rows[i] !== line) body.insertBefore(line, body.rows[i] || null); });
+}
 const known = value => value !== null && value !== undefined;
 const count = value => known(value) ? value.toLocaleString("en") : "–";
 const percent = value => known(value) ? Math.round(value * 100) + " %" : "–";
@@ -22,24 +35,33 @@ const micros = us => us < 1000 ? us + " µs" : (us / 1000).toFixed(1) + " ms";
 const bytes = n => n < 1048576 ? Math.round(n / 1024) + " KiB" : (n / 1048576).toFixed(1) + " MiB";
 
 // Endpoints: a table for each pool; rows stay and only what changed is written.
-const COLUMNS = [["name", "Endpoint"], ["role", "Role"], ["waiting", "Waiting", 1], ["running", "Running", 1], ["kv_usage", "KV in use", 1],
-  ["in_flight_requests", "In flight", 1], ["in_flight_tokens", "Tokens", 1], ["age_ms", "Data age", 1], ["health", "Health"]];
+const COLUMNS = [["name", "Endpoint", 0, "namespace and name"], ["health", "Health", 0, "suspect: gets no request while another endpoint is left; click: the worst first"],
+  ["role", "Role", 0, "what it does for a request, by its label"], ["waiting", "Waiting", 1, "requests that wait in the engine"], ["running", "Running", 1, "requests that run in the engine"],
+  ["kv_usage", "KV in use", 1, "share of the engine's KV cache"], ["in_flight_requests", "In flight", 1, "requests from this replica that have not ended"],
+  ["in_flight_tokens", "Tokens", 1, "estimated tokens of those"], ["age_ms", "Data age", 1, "since the engine's numbers were read"]];
 const tables = new Map();
 let only = "";
 
 function table(name) {
-  const section = make("section"), title = make("h3"), more = make("p", "", "soft"), scroll = make("div", undefined, "scroll"), grid = make("table");
+  const section = make("section"), title = make("h3"), more = make("p", "", "soft"), none = make("p", "", "warn"), scroll = make("div", undefined, "scroll"), grid = make("table");
+  const state = make("span"), suspects = make("button", "", "link"), rest = make("span");
+  suspects.type = "button";
+  suspects.title = "Show only these";
+  suspects.addEventListener("click", () => { at("only").value = "suspect"; sift(); at("only").focus(); });
+  more.append(state, suspects, rest);
   scroll.tabIndex = 0;
   scroll.setAttribute("role", "region");
   scroll.setAttribute("aria-label", "Endpoints of " + (name || "the pool"));
   const head = grid.createTHead().insertRow(), body = grid.createTBody();
-  const own = { section, title, more, body, rows: new Map(), sort: null, down: false };
-  COLUMNS.forEach(([key, text, numeric]) => {
+  const own = { section, title, more, state, suspects, rest, none, scroll, body, rows: new Map(), sort: "name", down: false };
+  COLUMNS.forEach(([key, text, numeric, title]) => {
     const cell = make("th", undefined, numeric ? "n" : ""), button = make("button", text);
     cell.scope = "col";
+    cell.title = title;
+    if (key === own.sort) cell.setAttribute("aria-sort", "ascending");
     button.type = "button";
     button.addEventListener("click", () => {
-      own.down = own.sort === key ? !own.down : Boolean(numeric);
+      own.down = own.sort === key ? !own.down : Boolean(numeric) || key === "health";
       own.sort = key;
       for (const other of head.cells) other.removeAttribute("aria-sort");
       cell.setAttribute("aria-sort", own.down ? "descending" : "ascending");
@@ -49,7 +71,7 @@ function table(name) {
     head.append(cell);
   });
   scroll.append(grid);
-  section.append(title, more, scroll);
+  section.append(title, more, none, scroll);
   return own;
 }
 
@@ -73,14 +95,14 @@ function row(own, endpoint) {
     own.rows.set(endpoint.name, found);
   }
   const { cells } = found;
-  say(cells.name, endpoint.name);
-  cells.name.title = endpoint.name;
+  write(cells.name, endpoint.name);
   say(cells.role, endpoint.role);
   for (const key of ["waiting", "running", "in_flight_requests", "in_flight_tokens"]) say(cells[key], count(endpoint[key]));
   found.meter.value = endpoint.kv_usage || 0;
+  found.meter.hidden = !known(endpoint.kv_usage);
   say(found.share, percent(endpoint.kv_usage));
   say(cells.age_ms, age(endpoint.age_ms));
-  const kind = endpoint.health === "ok" ? "good" : endpoint.health.startsWith("suspect") ? "bad" : "warn";
+  const kind = ["good", "warn", "warn", "bad"][endpoint.trouble];
   say(cells.health, endpoint.health);
   if (cells.health.className !== kind) cells.health.className = kind;
   return found;
@@ -89,14 +111,17 @@ function row(own, endpoint) {
 function named(columns, values) {
   const endpoint = {};
   columns.forEach((column, i) => { endpoint[column] = values[i]; });
-  endpoint.health = known(endpoint.suspect) ? "suspect: " + (endpoint.suspect || "unknown")
-    : endpoint.reading === "fresh" ? "ok" : endpoint.reading === "never" ? "no data yet" : "data is stale";
+  endpoint.trouble = known(endpoint.suspect) ? 3 : endpoint.reading === "never" ? 2 : endpoint.reading === "fresh" ? 0 : 1;
+  endpoint.health = ["ok", "data is stale", "no data yet", "suspect: " + (endpoint.suspect || "unknown")][endpoint.trouble];
   return endpoint;
 }
 
-function order(a, b) {
-  if (typeof a === "string") return a.localeCompare(b, "en", { numeric: true });
-  return (known(a) ? a : -1) - (known(b) ? b : -1);
+// Numbers in names count as numbers. A collator is made once: to compare without one takes ten times as long.
+const collator = new Intl.Collator("en", { numeric: true });
+function order(key, a, b) {
+  if (key === "health") return a.trouble - b.trouble || collator.compare(a.health, b.health);
+  if (typeof a[key] === "string") return collator.compare(a[key], b[key]);
+  return (known(a[key]) ? a[key] : -1) - (known(b[key]) ? b[key] : -1);
 }
 
 function showPool(pool, columns) {
@@ -109,23 +134,62 @@ function showPool(pool, columns) {
   }
   const endpoints = pool.endpoints.map(values => named(columns, values));
   const shown = endpoints.filter(e => !only || [e.name, e.role, e.health, e.reading].join(" ").toLowerCase().includes(only));
-  if (own.sort) shown.sort((a, b) => (own.down ? -1 : 1) * order(a[own.sort], b[own.sort]));
+  shown.sort((a, b) => (own.down ? -1 : 1) * order(own.sort, a, b) || collator.compare(a.name, b.name));
   say(own.title, (name || "The pool") + ": " + count(endpoints.length) + (endpoints.length === 1 ? " endpoint" : " endpoints")
     + (shown.length === endpoints.length ? "" : ", " + count(shown.length) + " shown"));
-  say(own.more, [pool.ready ? "ready" : "waiting for " + pool.waiting_for.join(", "), count(pool.suspects) + " suspect",
-    count(pool.streams_open) + " streams open", "prefix index " + bytes(pool.prefix_index_bytes), "configuration " + pool.config_generation].join(" · "));
+  say(own.state, (pool.ready ? "ready" : "waiting for " + pool.waiting_for.join(", ")) + " · ");
+  say(own.suspects, count(pool.suspects) + " suspect");
+  own.suspects.disabled = pool.suspects === 0;
+  say(own.rest, " · " + [count(pool.streams_open) + " streams open", "prefix index " + bytes(pool.prefix_index_bytes), "configuration " + pool.config_generation].join(" · "));
   own.more.className = pool.ready ? "soft" : "warn";
+  say(own.none, shown.length ? "" : endpoints.length ? "None of the " + count(endpoints.length) + " matches “" + only + "”."
+    : "No endpoint is known: requests for this pool are refused. Look at the pool's selector, its pods or the endpoints file.");
+  own.none.hidden = own.scroll.hidden = false;
+  (shown.length ? own.none : own.scroll).hidden = true;
   const lines = shown.map(endpoint => row(own, endpoint).line);
   const names = new Set(endpoints.map(e => e.name));
   for (const gone of own.rows.keys()) if (!names.has(gone)) own.rows.delete(gone);
-  const same = lines.length === own.body.rows.length && lines.every((line, i) => own.body.rows[i] === line);
-  if (!same) own.body.replaceChildren(...lines);
+  place(own.body, lines);
 }
 
 function showPools(live) {
-  for (const pool of live.pools) showPool(pool, live.columns);
-  const names = new Set(live.pools.map(pool => pool.name || ""));
-  for (const [name, own] of tables) if (!names.has(name)) { own.section.remove(); tables.delete(name); }
+  const shown = live.pools.filter(pool => pool.endpoints && (!chosen || pool.name === chosen));
+  for (const pool of shown) showPool(pool, live.columns);
+  const left = new Set(shown.map(pool => pool.name || ""));
+  for (const [name, own] of tables) if (!left.has(name)) { own.section.remove(); tables.delete(name); }
+}
+
+// Several pools: all of them, or the one that stands in the address.
+let chosen = new URLSearchParams(location.search).get("pool") || "";
+
+function choose(name) {
+  chosen = name;
+  history.replaceState(null, "", location.pathname + (name ? "?pool=" + encodeURIComponent(name) : "") + location.hash);
+  points.length = 0;
+  held = false;
+  if (last) { show(last); showDecisions(last); }
+  plan();
+}
+
+function showSwitch(live) {
+  const list = at("switch"), wanted = live.pools.length > 1 ? ["", ...live.pools.map(pool => pool.name)] : [];
+  if (chosen && !wanted.includes(chosen)) choose("");
+  if (wanted.length !== list.children.length || wanted.some((name, i) => list.children[i].value !== name))
+    list.replaceChildren(...wanted.map(name => {
+      const button = make("button");
+      button.type = "button";
+      button.value = name;
+      button.addEventListener("click", () => choose(name));
+      return button;
+    }));
+  for (const button of list.children) {
+    const pool = live.pools.find(pool => pool.name === button.value);
+    const trouble = !pool ? "" : !pool.ready ? ", not ready" : pool.suspects ? ", " + count(pool.suspects) + " suspect" : "";
+    say(button, pool ? pool.name + " (" + count(pool.size) + trouble + ")" : "All pools");
+    button.className = trouble ? "warn" : "";
+    button.setAttribute("aria-pressed", String(button.value === chosen));
+  }
+  list.hidden = wanted.length === 0;
 }
 
 // Totals: counters since the start make rates over the last ten seconds.
@@ -140,6 +204,8 @@ function rate(key) {
 
 function showTotals(live) {
   const now = performance.now();
+  // Of another choice of pools than the one that is looked at.
+  if ((live.pool || "") !== chosen) return;
   const previous = points[points.length - 1];
   // A picker that began anew counts from zero.
   if (previous && live.picks < previous.picks) points.length = 0;
@@ -148,9 +214,9 @@ function showTotals(live) {
   while (points.length > 2 && now - points[0].time > RATE_OVER_MS) points.shift();
   const recent = live.recent;
   const share = part => part.of_tokens > 0 ? percent(Math.min(1, part.cached_tokens / part.of_tokens)) : "–";
-  const facts = [["Picks a second", rate("picks")], ["Picks since the start", count(live.picks)],
+  const facts = [["Picks a second", rate("picks")], ["Picks in all", count(live.picks)],
     ["Hit rate, predicted", share(recent.predicted)], ["Hit rate, reported", share(recent.reported)],
-    ["Refusals a second", rate("refused")], ["Refusals since the start", count(refused)]];
+    ["Refusals a second", rate("refused")], ["Refusals in all", count(refused)]];
   const list = at("totals");
   facts.forEach(([name, value], i) => {
     let card = list.children[i];
@@ -161,33 +227,50 @@ function showTotals(live) {
     }
     say(card.lastChild, value);
   });
-  const by = Object.entries(live.refusals).sort((a, b) => b[1] - a[1]).map(([code, n]) => code + " " + count(n));
+  const by = Object.entries(live.refusals).filter(([, n]) => n > 0).sort((a, b) => b[1] - a[1]).map(([code, n]) => code + " " + count(n));
   say(at("refusals"), "Refusals by cause: " + (by.join(", ") || "none") + ". Hit rates: the last " + count(recent.decisions) + " decisions.");
   say(at("process"), "version " + live.version + ", up " + age(live.uptime_seconds * 1000));
 }
 
-// Decisions.
+// Decisions: rows stay, so that a click is not lost between two answers, and the list stands still while somebody points
+// at it or holds it. An id may come twice.
+let decided = new Map(), held = false;
+
+function holds() {
+  const still = held || at("decisions").tBodies[0].matches(":hover");
+  at("hold").setAttribute("aria-pressed", String(held));
+  say(at("held"), still ? "held" + (held ? "" : " while pointed at") : "");
+  return still;
+}
+
+function decisionRow(id) {
+  const line = make("tr"), head = make("th"), open = make("button", undefined, "link");
+  head.scope = "row";
+  write(open, id);
+  open.type = "button";
+  open.addEventListener("click", () => { location.hash = "decision=" + encodeURIComponent(id); });
+  head.append(open);
+  line.append(head);
+  ["n", "", "", "", "n", "n", "n", "n"].forEach(kind => line.append(make("td", undefined, kind)));
+  return line;
+}
+
 function showDecisions(live) {
-  const lines = live.decisions.map(decision => {
-    const line = make("tr"), head = make("th"), open = make("button", decision.request_id, "link");
-    head.scope = "row";
-    head.title = decision.request_id;
-    open.type = "button";
-    open.addEventListener("click", () => { location.hash = "decision=" + encodeURIComponent(decision.request_id); });
-    head.append(open);
-    const chosen = (decision.pool ? decision.pool + ": " : "") + (decision.chosen || "–");
+  const before = decided, seen = new Map();
+  decided = new Map();
+  const lines = live.decisions.filter(decision => !chosen || decision.pool === chosen).map(decision => {
+    const id = decision.request_id, times = (seen.get(id) || 0) + 1, key = times + " " + id;
+    seen.set(id, times);
+    const line = before.get(key) || decisionRow(id);
+    decided.set(key, line);
+    const picked = (decision.pool && !chosen ? decision.pool + ": " : "") + (decision.chosen || "–");
     const status = known(decision.status) ? String(decision.status) : "under way";
-    line.append(head, make("td", age(decision.age_ms), "n"), make("td", decision.target_model || "–"), make("td", chosen),
-      make("td", decision.refused || status, decision.refused || decision.status >= 500 ? "bad" : ""), make("td", count(decision.prompt_tokens), "n"),
-      make("td", count(decision.predicted_cached_tokens), "n"), make("td", count(decision.reported_cached_tokens), "n"), make("td", micros(decision.took_us), "n"));
+    [age(decision.age_ms), decision.target_model || "–", picked, decision.refused || status, count(decision.prompt_tokens), count(decision.predicted_cached_tokens),
+      count(decision.reported_cached_tokens), micros(decision.took_us)].forEach((text, i) => say(line.cells[i + 1], text));
+    line.cells[4].className = decision.refused || decision.status >= 500 ? "bad" : "";
     return line;
   });
-  const body = at("decisions").tBodies[0];
-  const index = [...body.querySelectorAll("button")].indexOf(document.activeElement);
-  const focused = index < 0 ? null : body.rows[index].cells[0].title;
-  body.replaceChildren(...lines);
-  const again = known(focused) && lines.find(line => line.cells[0].title === focused);
-  if (again) again.querySelector("button").focus({ preventScroll: true });
+  place(at("decisions").tBodies[0], lines);
   at("none").hidden = lines.length > 0;
 }
 
@@ -204,8 +287,8 @@ function grid(heads, rows, label) {
     const line = body.insertRow();
     if (chosen) line.className = "chosen";
     cells.forEach((text, i) => {
-      const cell = make(i ? "td" : "th", text, i ? "n" : "");
-      if (!i) cell.scope = "row";
+      const cell = make(i ? "td" : "th", i ? text : undefined, i ? "n" : "");
+      if (!i) { cell.scope = "row"; write(cell, text); }
       line.append(cell);
     });
   }
@@ -223,7 +306,7 @@ function profile(shown, why) {
   const heads = ["Endpoint", "Total", ...shown.scorers.map(s => s.scorer + " ×" + s.weight), "Waiting", "Running", "KV", "In flight", "Cached", "Data age"];
   const rows = shown.ratings.map(rated => {
     const c = numbers.get(rated.endpoint) || {}, place = shown.chosen.indexOf(rated.endpoint);
-    const name = (place === 0 ? "★ " : place > 0 ? place + 1 + ". " : "") + rated.endpoint;
+    const name = (place === 0 ? "★\u00a0" : place > 0 ? place + 1 + ".\u00a0" : "") + rated.endpoint;
     return { chosen: place === 0, cells: [name, rated.total.toFixed(3), ...rated.scores.map(s => s.toFixed(3)), count(c.waiting), count(c.running), percent(c.kv_usage),
       count(c.in_flight_requests) + " / " + count(c.in_flight_tokens) + " tok", count(c.cached_tokens), c.reading === "fresh" ? age(c.age_ms) : c.reading || "–"] };
   });
@@ -261,38 +344,60 @@ async function openDecision() {
 }
 
 // One request a second, and none while nobody looks.
-let timer = null, asking = false;
+let timer = null, asking = false, asked = -PERIOD_MS, heard = null;
+const looked = Date.now();
+
+function plan() {
+  clearTimeout(timer);
+  timer = null;
+  if (!asking && document.visibilityState === "visible") timer = setTimeout(ask, Math.max(0, asked + PERIOD_MS - performance.now()));
+}
+
+function show(live) {
+  showSwitch(live);
+  showTotals(live);
+  showPools(live);
+  if (!holds()) showDecisions(live);
+}
+
+function link(kind, text) {
+  at("link").className = kind;
+  say(at("link"), text);
+  at("main").className = kind === "lost" ? "old" : "";
+  at("since").hidden = kind !== "lost";
+}
 
 async function ask() {
   timer = null;
-  if (asking || document.visibilityState !== "visible") return;
   asking = true;
+  asked = performance.now();
   try {
-    const answer = await fetch("/debug/live", { signal: AbortSignal.timeout(PATIENCE_MS) });
-    if (!answer.ok) throw new Error(answer.status + " " + await answer.text());
+    const answer = await fetch("/debug/live" + (chosen ? "?pool=" + encodeURIComponent(chosen) : ""), { signal: AbortSignal.timeout(PATIENCE_MS) });
+    if (!answer.ok) throw new Error("it says " + answer.status + ", " + (await answer.text()).slice(0, 300).trim());
     last = await answer.json();
-    showTotals(last);
-    showPools(last);
-    showDecisions(last);
-    const state = last.draining ? "draining" : last.ready ? "ready" : "waiting for " + last.waiting_for.join(", ");
-    at("link").className = last.ready && !last.draining ? "good" : "warn";
-    say(at("link"), state);
+    heard = Date.now();
+    show(last);
+    link(last.ready && !last.draining ? "good" : "warn", last.draining ? "draining" : last.ready ? "ready" : "waiting for " + last.waiting_for.join(", "));
   } catch (error) {
-    at("link").className = "bad";
-    say(at("link"), "The picker does not answer, the numbers are old: " + error.message);
+    const since = heard || looked;
+    points.length = 0;
+    link("lost", "No answer from the picker since " + new Date(since).toLocaleTimeString("en-GB") + (heard ? ", the numbers below are from then: " : ": ") + error.message);
+    say(at("since"), age(Date.now() - since) + " ago");
   }
   asking = false;
-  if (timer === null && document.visibilityState === "visible") timer = setTimeout(ask, PERIOD_MS);
+  plan();
 }
 
-document.addEventListener("visibilitychange", () => {
-  clearTimeout(timer);
-  timer = null;
-  points.length = 0;
-  if (document.visibilityState === "visible") ask();
-});
-at("only").addEventListener("input", event => { only = event.target.value.trim().toLowerCase(); if (last) showPools(last); });
+function sift() {
+  only = at("only").value.trim().toLowerCase();
+  if (last) showPools(last);
+}
+
+document.addEventListener("visibilitychange", () => { points.length = 0; plan(); });
+at("only").addEventListener("input", sift);
+at("hold").addEventListener("click", () => { held = !held; holds(); });
 at("why").addEventListener("close", () => { if (location.hash) location.hash = ""; });
 addEventListener("hashchange", openDecision);
 if (location.hash) openDecision();
+sift();
 ask();

@@ -203,20 +203,33 @@ impl Tab {
     /// A click with the mouse in the middle of what `selector` finds first, wherever it has to be scrolled from. Fails
     /// where something else would take the click.
     pub async fn click(&self, selector: &str) {
+        let place = self.point_at(selector).await;
+        self.mouse("mousePressed", &place).await;
+        self.mouse("mouseReleased", &place).await;
+    }
+
+    /// Brings the mouse to the middle of what `selector` finds first; where that is.
+    pub async fn point_at(&self, selector: &str) -> Value {
+        // The browser finds out under which thing the mouse is from the last frame that it drew.
         let place = format!(
-            "(() => {{ const node = document.querySelector({selector:?}); node.scrollIntoView({{ block: 'center', inline: 'center' }});
+            "(async () => {{ const frame = () => new Promise(requestAnimationFrame);
+               const node = document.querySelector({selector:?}); node.scrollIntoView({{ block: 'center', inline: 'center' }});
+               await frame(); await frame();
                const box = node.getBoundingClientRect(), x = box.x + box.width / 2, y = box.y + box.height / 2;
                const hit = document.elementFromPoint(x, y);
                return node.contains(hit) ? [x, y] : 'covered by ' + (hit && hit.outerHTML); }})()"
         );
         let place = self.eval(&place).await;
         assert!(place.is_array(), "{selector} is {place}");
-        for kind in ["mouseMoved", "mousePressed", "mouseReleased"] {
-            let button = if kind == "mouseMoved" { "none" } else { "left" };
-            let event =
-                json!({"type": kind, "x": place[0], "y": place[1], "button": button, "clickCount": 1});
-            self.call("Input.dispatchMouseEvent", event).await;
-        }
+        self.mouse("mouseMoved", &place).await;
+        place
+    }
+
+    /// What the mouse does at a place of [`Tab::point_at`]: `mouseMoved`, `mousePressed` or `mouseReleased`.
+    pub async fn mouse(&self, kind: &str, place: &Value) {
+        let button = if kind == "mouseMoved" { "none" } else { "left" };
+        let event = json!({"type": kind, "x": place[0], "y": place[1], "button": button, "clickCount": 1});
+        self.call("Input.dispatchMouseEvent", event).await;
     }
 
     /// Types a text into whatever has the focus.
