@@ -322,6 +322,9 @@ function explain(why) {
     (known(why.status) ? "Answered " + why.status : "Not answered yet") + (after.ending ? ", ended " + after.ending : "") + (after.served ? ", served by " + after.served : "")
       + "; first byte after " + ms(after.first_byte_ms) + ", whole after " + ms(after.duration_ms)
       + "; cached prompt tokens: " + count(why.predicted_cached_tokens) + " predicted, " + count(why.reported_cached_tokens) + " reported"];
+  for (const shadow of why.shadows || [])
+    lines.push("Shadow profile " + shadow.profile + " would have chosen " + (shadow.same ? "the same" : shadow.chosen || "nobody")
+      + "; cached prompt tokens there: " + count(shadow.cached_tokens) + ", where the request went: " + count(shadow.real_cached_tokens));
   return [...lines.map(text => make("p", text)), ...why.profiles.flatMap(shown => profile(shown, why))];
 }
 
