@@ -56,6 +56,9 @@ fn plain(error: &serde_saphyr::Error) -> String {
     let text = error.render();
     let message = text.lines().next().unwrap_or_default();
     let message = message.strip_prefix("error: ").unwrap_or(message);
+    if message.contains("budget breached") {
+        return "it is larger than any configuration needs to be".to_owned();
+    }
     match message.split_once(": ") {
         Some((at, rest)) if at.starts_with("line ") => rest.to_owned(),
         _ => message.to_owned(),
@@ -311,6 +314,8 @@ mod tests {
         let problem = read("a: 1\nb: [1,\nc: }\n").unwrap_err();
         assert!(problem.place.is_some_and(|p| p.line >= 2), "{problem}");
         assert!(problem.message.starts_with("failed to decode configuration JSON/YAML: "), "{problem}");
+        let endless = read(&"- 1\n".repeat(260_000)).unwrap_err().to_string();
+        assert!(endless.contains("larger than any configuration"), "{endless}");
     }
 
     #[test]

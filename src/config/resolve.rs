@@ -41,7 +41,7 @@ impl Loaded {
                     Ok(text) => (origin, text),
                     Err(error) => {
                         let mut findings = Findings::default();
-                        findings.problem(None, "", format!("cannot be read: {error}; check --config-file"));
+                        findings.problem(None, "", format!("cannot be read: {}", why(&error)));
                         return Err(ConfigErrors { origin, problems: findings.problems });
                     }
                 }
@@ -57,6 +57,19 @@ impl Loaded {
     pub fn digest(&self) -> Arc<str> {
         format!("{:016x}", xxh64(self.text.as_bytes(), 0)).into()
     }
+}
+
+/// Why a file could not be read, with what to do about it.
+fn why(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    let fix = match error.kind() {
+        ErrorKind::NotFound => "is the path right?",
+        ErrorKind::PermissionDenied => "let this user read it",
+        ErrorKind::IsADirectory => "name a file in it",
+        ErrorKind::InvalidData => "save it as UTF-8",
+        _ => return error.to_string(),
+    };
+    format!("{error}; {fix}")
 }
 
 /// A document made whole. Names of instances are unique.

@@ -105,15 +105,7 @@ struct Setup {
 }
 
 fn http(path: &str) -> HttpSource {
-    HttpSource {
-        https: false,
-        path: path.into(),
-        port: None,
-        insecure_skip_verify: true,
-        ca_cert_path: None,
-        client_cert: None,
-        interval: None,
-    }
+    HttpSource::plain(path)
 }
 
 fn metrics_binding(source: HttpSource) -> SourceBinding {

@@ -40,6 +40,9 @@ pub struct Occupant {
     pub incarnation: Incarnation,
 }
 
+/// Key under which the labels of a pod hold its `spec.hostname`; no label can have it.
+pub const POD_HOSTNAME: &str = "(spec.hostname)";
+
 /// Labels of a pod or file entry, shared and sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels(Arc<BTreeMap<String, String>>);

@@ -11,7 +11,7 @@ mod reservation;
 mod sample;
 
 pub use address::{Host, HostPort, InvalidAddress};
-pub use identity::{EndpointKey, Incarnation, Labels, Occupant, Role, Slot};
+pub use identity::{EndpointKey, Incarnation, Labels, Occupant, POD_HOSTNAME, Role, Slot};
 pub use live::{Live, LoadSnapshot};
 pub use reservation::{Cost, Reservation, ReservationRole};
 pub use sample::{CacheGeometry, LoraState, Reading, Sample, ScalarId};

@@ -34,6 +34,21 @@ pub struct HttpSource {
     pub interval: Option<Duration>,
 }
 
+impl HttpSource {
+    /// The page at `path` over plain HTTP at the endpoint's own port, as nothing but the path says.
+    pub fn plain(path: &str) -> Self {
+        Self {
+            https: false,
+            path: path.into(),
+            port: None,
+            insecure_skip_verify: true,
+            ca_cert_path: None,
+            client_cert: None,
+            interval: None,
+        }
+    }
+}
+
 /// An extractor with its parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExtractorSpec {

@@ -3,7 +3,7 @@
 //! The *peer* is the endpoint that another profile has chosen for this request before: the first target of the first
 //! profile that ran and chose. So a prefill endpoint is looked for near the decode endpoint, or the other way round.
 
-use crate::endpoint::Labels;
+use crate::endpoint::{Labels, POD_HOSTNAME};
 use crate::plugin::{BuildContext, Cycle, TopologyLabels};
 use crate::pool::{AttributeId, Position};
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ impl Topology {
         let labels = &cycle.candidates.endpoint(run?.targets.first()).labels;
         places(names)
             .iter()
-            .any(|(_, label)| place(labels, label).is_some())
+            .any(|(level, label)| place(labels, *level, label).is_some())
             .then_some(Peer { names, labels })
     }
 }
@@ -57,8 +57,10 @@ impl Peer<'_> {
     /// The tightest place that the endpoint at `p` shares with the peer.
     pub(super) fn level(&self, cycle: &Cycle<'_>, p: Position) -> Option<Level> {
         let other = &cycle.candidates.endpoint(p).labels;
-        let shared = |label: &str| place(self.labels, label).is_some_and(|v| place(other, label) == Some(v));
-        places(self.names).iter().find(|(_, label)| shared(label)).map(|(level, _)| *level)
+        let shared = |(level, label): &(Level, &str)| {
+            place(self.labels, *level, label).is_some_and(|v| place(other, *level, label) == Some(v))
+        };
+        places(self.names).into_iter().find(shared).map(|(level, _)| level)
     }
 }
 
@@ -72,9 +74,10 @@ fn places(names: &TopologyLabels) -> [(Level, &str); 4] {
     ]
 }
 
-/// The value of a label unless it is empty.
-fn place<'a>(labels: &'a Labels, label: &str) -> Option<&'a str> {
-    labels.get(label).filter(|v| !v.is_empty())
+/// The value of a label unless it is empty; of the host what the pod's `spec.hostname` says where the label does not.
+fn place<'a>(labels: &'a Labels, level: Level, label: &str) -> Option<&'a str> {
+    let said = labels.get(label).filter(|v| !v.is_empty());
+    said.or_else(|| labels.get(POD_HOSTNAME).filter(|_| level == Level::Host))
 }
 
 #[cfg(test)]
@@ -142,6 +145,20 @@ pub(super) mod tests {
             shadow: false,
         };
         look(&roles, &cycle, &candidates)
+    }
+
+    #[test]
+    fn a_pod_without_the_label_of_its_host_stands_where_its_specification_says() {
+        let with = |pairs: &[(&str, &str)]| -> Labels {
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        };
+        let (label, rack) = ("kubernetes.io/hostname", "topology.kubernetes.io/rack");
+        let named = with(&[(POD_HOSTNAME, "h1")]);
+        assert_eq!(place(&named, Level::Host, label), Some("h1"));
+        assert_eq!(place(&named, Level::Rack, rack), None, "only the host");
+        let both = with(&[(POD_HOSTNAME, "h1"), (label, "h2")]);
+        assert_eq!(place(&both, Level::Host, label), Some("h2"), "the label counts");
+        assert_eq!(place(&with(&[(POD_HOSTNAME, "h1"), (label, "")]), Level::Host, label), Some("h1"));
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct SimConfig {
     pub pod_namespace: Option<String>,
     /// Whether `x-request-id` comes back on the answer.
     pub request_id_headers: bool,
+    /// Whether `/server_info` is there, as vLLM has it with `VLLM_SERVER_DEV_MODE=1`.
+    pub dev_mode: bool,
     /// Numbers that replace the engine's own on `/metrics`.
     pub fake_metrics: Option<FakeMetrics>,
     /// Tokens of one event of a stream; the first token always comes alone.
@@ -85,6 +87,7 @@ impl Default for SimConfig {
             pod_name: None,
             pod_namespace: None,
             request_id_headers: false,
+            dev_mode: false,
             fake_metrics: None,
             stream_interval: 1,
             faults: Faults::default(),

@@ -142,6 +142,10 @@ pub struct SimArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     enable_request_id_headers: bool,
+    /// Serve /server_info, as vLLM does with VLLM_SERVER_DEV_MODE=1
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    server_dev_mode: bool,
     /// Value of x-inference-pod on answers [default: address and port that the client reached]
     #[arg(long, env = "POD_NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -473,6 +477,7 @@ impl SimArgs {
         config.pod_name.clone_from(&self.pod_name);
         config.pod_namespace.clone_from(&self.pod_namespace);
         config.request_id_headers = self.enable_request_id_headers;
+        config.dev_mode = self.server_dev_mode;
         config.shutdown_grace = self.shutdown_timeout.map_or(config.shutdown_grace, |m| m.0);
         config.stream_interval = self.stream_interval.unwrap_or(1);
         config.faults = self.initial_faults()?;

@@ -223,6 +223,29 @@ plugins:
     ] {
         assert!(out.contains(told), "wanted: {told}\n{out}");
     }
+    // What an engine in development mode says of itself counts too.
+    let arguments =
+        ["--model", "m", "--server-dev-mode", "--no-enable-prefix-caching", "--max-model-len", "4096"];
+    let (_dev, dev) = engine(folder.path(), &arguments).await;
+    let dev = format!("http://127.0.0.1:{dev}");
+    let text = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: prefix-cache-scorer
+  parameters: {matchLengthWeight: 0.5}
+- type: approx-prefix-cache-producer
+  parameters: {maxPrefixTokensToMatch: 1024}
+";
+    let (code, out, _) = check(&["-", "--against", &dev], Some(text));
+    assert_eq!(code, 1, "{out}");
+    for told in [
+        ", /server_info read)",
+        "prefix cache: the engine has none (enable_prefix_caching is off); 'prefix-cache-scorer' rests on it",
+        "note: context length: 'prefix-cache-scorer' gives its full rating at 8192 matched tokens, the engine takes 4096",
+        "note: context length: 'approx-prefix-cache-producer' looks at the first 1024 tokens of a prompt, the engine takes 4096",
+    ] {
+        assert!(out.contains(told), "wanted: {told}\n{out}");
+    }
     // Two engines of one pool that differ, and one that is not there.
     let (_two, second) = engine(folder.path(), &["--model", "n"]).await;
     let other = format!("http://127.0.0.1:{second}");

@@ -83,15 +83,7 @@ fn tokens(context: &mut BuildContext<'_>) -> Result<Roles, BuildError> {
     Ok(Roles { producer: Some(Arc::new(Idle)), ..Roles::default() })
 }
 pub(super) fn http() -> HttpSource {
-    HttpSource {
-        https: false,
-        path: "/metrics".into(),
-        port: None,
-        insecure_skip_verify: true,
-        ca_cert_path: None,
-        client_cert: None,
-        interval: None,
-    }
+    HttpSource::plain("/metrics")
 }
 
 pub(super) const fn row(

@@ -1,34 +1,14 @@
 //! Running engines asked what they are, and what of it does not match the configuration.
 
+use super::engine::{Engine, asked};
 use crate::app::assemble::{Assembled, InstanceOutline, Outline};
 use crate::config::{ClusterOptions, PoolOptions};
-use crate::datalayer::source::{PageReader, client_config};
-use crate::endpoint::{Host, HostPort};
-use crate::plugin::{EngineSpec, ExtractorSpec, HttpSource, SourceSpec};
-use anyhow::{Context as _, anyhow, bail};
+use crate::plugin::{DiscoverySpec, EngineSpec, ExtractorSpec, SourceSpec};
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(5);
-const MAX_PAGE: usize = 8 << 20;
 /// Effective blocks of the approximate index are no smaller.
 const LEAST_BLOCK_TOKENS: u64 = 64;
-
-/// What one engine said.
-struct Engine {
-    url: String,
-    port: u16,
-    metrics: Option<String>,
-    models: Vec<Model>,
-    version: Option<String>,
-}
-
-struct Model {
-    id: String,
-    /// Whether it is an adapter of another one.
-    adapter: bool,
-}
 
 /// Asks every engine and writes what matches and what does not.
 pub fn ask(
@@ -55,11 +35,15 @@ pub fn ask(
             }
             Err(error) => told.push(format!("{error:#}")),
         }
+        let notes = engines.last().filter(|e| e.url == *url).map(|e| notes(e, outline)).unwrap_or_default();
         *wrong |= !told.is_empty();
         let about = engines.last().filter(|e| e.url == *url).map_or_else(String::new, about);
         let _ = writeln!(out, "{url}: {}{about}", if told.is_empty() { "matches" } else { "does not match" });
         for line in told {
             let _ = writeln!(out, "  {line}");
+        }
+        for line in notes {
+            let _ = writeln!(out, "  note: {line}");
         }
     }
     for line in differences(&engines) {
@@ -72,86 +56,8 @@ pub fn ask(
 fn about(engine: &Engine) -> String {
     let models: Vec<&str> = engine.models.iter().map(|m| m.id.as_str()).collect();
     let version = engine.version.as_ref().map_or_else(String::new, |v| format!(", version {v}"));
-    format!(" (models {}{version})", models.join(", "))
-}
-
-/// Scheme, host and port of a URL.
-fn target(url: &str) -> anyhow::Result<(bool, HostPort)> {
-    let uri: http::Uri = url.parse().with_context(|| format!("`{url}` is no URL"))?;
-    let https = match uri.scheme_str() {
-        Some("https") => true,
-        Some("http") => false,
-        _ => bail!("`{url}`: write http://HOST:PORT or https://HOST:PORT"),
-    };
-    let host = uri.host().ok_or_else(|| anyhow!("`{url}` names no host"))?;
-    let host = match host.trim_matches(['[', ']']).parse() {
-        Ok(ip) => Host::Ip(ip),
-        Err(_) => Host::Name(host.into()),
-    };
-    Ok((https, HostPort { host, port: uri.port_u16().unwrap_or(if https { 443 } else { 80 }) }))
-}
-
-async fn page(target: &HostPort, path: &str, source: &HttpSource) -> anyhow::Result<String> {
-    let tls = client_config(source)?;
-    let mut reader = PageReader::new(target.clone(), path, tls, MAX_PAGE);
-    let mut page = Vec::new();
-    let fetched = tokio::time::timeout(PATIENCE, reader.fetch(&mut page)).await;
-    fetched.map_err(|_e| anyhow!("no answer within {} s", PATIENCE.as_secs()))??;
-    Ok(String::from_utf8_lossy(&page).into_owned())
-}
-
-/// What an engine says of itself. Fails where it does not answer at all.
-async fn asked(url: &str, source: Option<&HttpSource>, told: &mut Vec<String>) -> anyhow::Result<Engine> {
-    let (https, target) = target(url)?;
-    let plain = HttpSource {
-        https,
-        path: "/metrics".into(),
-        port: None,
-        insecure_skip_verify: true,
-        ca_cert_path: None,
-        client_cert: None,
-        interval: None,
-    };
-    let listed = page(&target, "/v1/models", &plain).await;
-    let scraped = source.unwrap_or(&plain);
-    let scraped_target = HostPort { port: scraped.port.unwrap_or(target.port), ..target.clone() };
-    let metrics = page(&scraped_target, &scraped.path, scraped).await;
-    if let (Err(models), Err(metrics)) = (&listed, &metrics) {
-        bail!("does not answer: /v1/models: {models:#}; {}: {metrics:#}", scraped.path);
-    }
-    if let Err(error) = &metrics {
-        let scheme = if scraped.https { "https" } else { "http" };
-        told.push(format!(
-            "metrics: {scheme}://{scraped_target}{} is what the configuration scrapes: {error:#}",
-            scraped.path
-        ));
-    }
-    let models = match listed {
-        Ok(text) => models(&text),
-        Err(error) => {
-            told.push(format!("models: /v1/models: {error:#}"));
-            Vec::new()
-        }
-    };
-    let version = page(&target, "/version", &plain).await.ok();
-    let version = version.and_then(|text| serde_json::from_str::<Value>(&text).ok());
-    Ok(Engine {
-        url: url.to_owned(),
-        port: target.port,
-        metrics: metrics.ok(),
-        models,
-        version: version.and_then(|v| v["version"].as_str().map(str::to_owned)),
-    })
-}
-
-fn models(text: &str) -> Vec<Model> {
-    let page: Value = serde_json::from_str(text).unwrap_or_default();
-    let listed = page["data"].as_array().into_iter().flatten();
-    let model = |m: &Value| {
-        let id = m["id"].as_str()?.to_owned();
-        Some(Model { id, adapter: m["parent"].is_string() })
-    };
-    listed.filter_map(model).collect()
+    let told = if engine.info.is_some() { ", /server_info read" } else { "" };
+    format!(" (models {}{version}{told})", models.join(", "))
 }
 
 fn compare(
@@ -162,7 +68,9 @@ fn compare(
     told: &mut Vec<String>,
 ) {
     names(engine, outline, told);
+    rewrites(engine, assembled, told);
     ports(engine, pools, told);
+    caching(engine, outline, told);
     let Some(page) = &engine.metrics else { return };
     let extractors = assembled.data.sources.iter().flat_map(|bound| &bound.extractors);
     let mut found = None;
@@ -171,7 +79,7 @@ fn compare(
             found = series(page, default_engine, engines, told);
         }
     }
-    cache(page, found.as_ref(), outline, told);
+    cache(engine, page, found.as_ref(), outline, told);
     adapters(page, outline, told);
 }
 
@@ -190,6 +98,69 @@ fn names(engine: &Engine, outline: &Outline, told: &mut Vec<String>) {
             ));
         }
     }
+}
+
+/// Models that rewrite rules of the configuration send requests to and that the engine does not serve.
+fn rewrites(engine: &Engine, assembled: &Assembled, told: &mut Vec<String>) {
+    let Some(DiscoverySpec::File { policies, .. }) = &assembled.data.discovery else { return };
+    if engine.models.is_empty() {
+        return;
+    }
+    for rule in &policies.rewrites {
+        for (target, _) in rule.targets.iter().filter(|(t, _)| !engine.models.iter().any(|m| m.id == **t)) {
+            let rule = &rule.object;
+            told.push(format!(
+                "model name: rewrite rule '{rule}' sends to `{target}`, which it does not serve"
+            ));
+        }
+    }
+}
+
+/// Plugins that rest on the engine's prefix cache.
+fn prefix_readers(outline: &Outline) -> impl Iterator<Item = &InstanceOutline> {
+    outline.instances.iter().filter(|i| i.plugin_type.contains("prefix-cache"))
+}
+
+fn caching(engine: &Engine, outline: &Outline, told: &mut Vec<String>) {
+    let Some(first) = prefix_readers(outline).next() else { return };
+    let line = engine.metrics.as_deref().and_then(|page| line_of(page, "vllm:cache_config_info"));
+    let on = match line.and_then(|line| label(line, "enable_prefix_caching")) {
+        Some(text) => Some(text != "False"),
+        None => engine.info.as_ref().and_then(|info| info.prefix_caching),
+    };
+    if on == Some(false) {
+        told.push(format!(
+            "prefix cache: the engine has none (enable_prefix_caching is off); '{}' rests on it",
+            first.name
+        ));
+    }
+}
+
+/// What does not stop anything and is likely not meant.
+fn notes(engine: &Engine, outline: &Outline) -> Vec<String> {
+    let mut notes = Vec::new();
+    let info = engine.info.as_ref();
+    let longest = engine.max_model_len().or_else(|| info.and_then(|info| info.max_model_len));
+    let Some(longest) = longest else { return notes };
+    for instance in &outline.instances {
+        let settings = instance.settings.as_ref().unwrap_or(&instance.parameters);
+        let number = |field: &str| settings[field].as_f64();
+        #[allow(clippy::cast_precision_loss, reason = "lengths of prompts are far below 2^53")]
+        let longest = longest as f64;
+        let name = &instance.name;
+        match (number("matchLengthWeight"), number("matchLengthScaleTokens")) {
+            (Some(weight), Some(scale)) if weight > 0.0 && scale > longest => notes.push(format!(
+                "context length: '{name}' gives its full rating at {scale} matched tokens, the engine takes {longest}"
+            )),
+            _ => {}
+        }
+        if let Some(most) = number("maxPrefixTokensToMatch").filter(|n| *n > 0.0 && *n < longest) {
+            notes.push(format!(
+                "context length: '{name}' looks at the first {most} tokens of a prompt, the engine takes {longest}"
+            ));
+        }
+    }
+    notes
 }
 
 fn ports(engine: &Engine, pools: &[PoolOptions], told: &mut Vec<String>) {
@@ -263,24 +234,21 @@ fn series(page: &str, default: &str, engines: &[EngineSpec], told: &mut Vec<Stri
     other.cloned()
 }
 
-/// The engine's block size and whether it caches prefixes at all.
-fn cache(page: &str, engine: Option<&EngineSpec>, outline: &Outline, told: &mut Vec<String>) {
-    let readers: Vec<&InstanceOutline> =
-        outline.instances.iter().filter(|i| i.plugin_type.contains("prefix-cache")).collect();
-    let Some(first) = readers.first() else { return };
-    let Some((family, block_label, _)) = engine.and_then(|e| e.cache_info.as_ref()) else { return };
-    let Some(line) = line_of(page, family) else {
-        told.push(format!("metrics: no `{family}`: the size of the engine's cache blocks is not known"));
+/// The engine's block size: what its metrics say, else what it says of itself.
+fn cache(engine: &Engine, page: &str, spec: Option<&EngineSpec>, outline: &Outline, told: &mut Vec<String>) {
+    if prefix_readers(outline).next().is_none() {
         return;
-    };
-    if label(line, "enable_prefix_caching") == Some("False") {
+    }
+    let Some((family, block_label, _)) = spec.and_then(|e| e.cache_info.as_ref()) else { return };
+    let line = line_of(page, family);
+    if line.is_none() {
         told.push(format!(
-            "prefix cache: the engine has none (enable_prefix_caching is off); '{}' rests on it",
-            first.name
+            "metrics: no `{family}`: the picker does not learn the size of the engine's blocks"
         ));
     }
-    let Some(size) = label(line, block_label).and_then(|text| text.parse::<u64>().ok()) else { return };
-    for instance in readers {
+    let said = line.and_then(|line| label(line, block_label)?.parse::<u64>().ok());
+    let Some(size) = said.or_else(|| engine.info.as_ref()?.block_size) else { return };
+    for instance in prefix_readers(outline) {
         let precise = instance.plugin_type.starts_with("precise-");
         let settings = instance.settings.as_ref().unwrap_or(&instance.parameters);
         let tuned = !precise && settings["autoTune"] != Value::Bool(false);
@@ -362,13 +330,5 @@ mod tests {
         assert!(!has(PAGE, "vllm:num_requests_waiting{engine=1}"));
         let line = line_of(PAGE, "vllm:cache_config_info").unwrap();
         assert_eq!((label(line, "block_size"), label(line, "size")), (Some("16"), None));
-    }
-
-    #[test]
-    fn urls_are_taken_apart() {
-        let (https, named) = target("http://engine.pool:8000").unwrap();
-        assert_eq!((https, named.to_string()), (false, "engine.pool:8000".to_owned()));
-        assert_eq!(target("https://[::1]").unwrap().1.port, 443);
-        assert!(target("engine:8000").is_err());
     }
 }

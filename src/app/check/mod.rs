@@ -3,6 +3,7 @@
 
 mod against;
 mod effective;
+mod engine;
 mod schema;
 
 pub use schema::schema;

@@ -1,7 +1,8 @@
 //! `topology-extractor`: which labels of an endpoint say where it stands.
 //!
 //! The topology plugins read these labels themselves; this one only names them. It acts as soon as it is declared, and
-//! may be bound to any data source. A label that an endpoint lacks is a place that is not known.
+//! may be bound to any data source. A label that an endpoint lacks is a place that is not known; the host is then the
+//! pod's `spec.hostname` where it has one.
 //!
 //! ```yaml
 //! - type: topology-extractor

@@ -100,15 +100,7 @@ mod tests {
 
     #[test]
     fn nothing_given_is_the_references_default() {
-        let expected = HttpSource {
-            https: false,
-            path: "/metrics".into(),
-            port: None,
-            insecure_skip_verify: true,
-            ca_cert_path: None,
-            client_cert: None,
-            interval: None,
-        };
+        let expected = HttpSource::plain("/metrics");
         assert_eq!(source("{}").unwrap(), expected);
     }
 

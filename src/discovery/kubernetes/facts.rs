@@ -2,7 +2,7 @@
 
 use super::kind::{Kind, OLD_GROUP, POOL_GROUP};
 use super::selector::Selector;
-use crate::endpoint::Labels;
+use crate::endpoint::{Labels, POD_HOSTNAME};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ impl<'de, F: Facts> Deserialize<'de> for Seen<F> {
 pub struct PodFacts {
     /// Its labels, for the selector and for the plugins.
     pub labels: BTreeMap<String, String>,
-    /// The same labels, shared.
+    /// The same labels, shared, and the pod's own name of its host under [`POD_HOSTNAME`].
     pub shared_labels: Labels,
     /// Where it is, once it is somewhere.
     pub ip: Option<IpAddr>,
@@ -80,7 +80,14 @@ struct Meta {
 struct RawPod {
     metadata: Meta,
     #[serde(default)]
+    spec: RawPodSpec,
+    #[serde(default)]
     status: RawPodStatus,
+}
+
+#[derive(Default, Deserialize)]
+struct RawPodSpec {
+    hostname: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -125,8 +132,10 @@ impl Facts for PodFacts {
         let restarts: u64 =
             raw.status.container_statuses.unwrap_or_default().iter().map(|c| c.restart_count).sum();
         let labels = raw.metadata.labels.unwrap_or_default();
+        let hostname = raw.spec.hostname.filter(|name| !name.is_empty());
+        let hostname = hostname.map(|name| (POD_HOSTNAME.to_owned(), name));
         Ok(Self {
-            shared_labels: labels.clone().into_iter().collect(),
+            shared_labels: labels.clone().into_iter().chain(hostname).collect(),
             labels,
             ip,
             ready,

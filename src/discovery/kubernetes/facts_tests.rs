@@ -23,6 +23,14 @@ fn a_ready_pod_has_an_address_and_a_process() {
 }
 
 #[test]
+fn a_pods_own_hostname_stands_beside_its_labels() {
+    assert_eq!(pod(|_| {}).unwrap().shared_labels.get(POD_HOSTNAME), None);
+    let named = pod(|o| o["spec"] = json!({"hostname": "engine-0", "nodeName": "n1"})).unwrap();
+    assert_eq!(named.shared_labels.get(POD_HOSTNAME), Some("engine-0"));
+    assert_eq!(named.labels.get(POD_HOSTNAME), None, "selectors do not see it");
+}
+
+#[test]
 fn readiness_is_the_condition_and_no_deletion() {
     for change in [
         (|o: &mut Value| o["status"]["conditions"] = json!([{"type": "Ready", "status": "False"}]))

@@ -17,12 +17,12 @@ pub(super) enum Media {
 
 impl Media {
     /// Bytes that it counts for: its tokens at four bytes each. An image of 640x360 at 1,024 pixels a token, 10 s of film
-    /// as ten such frames, and a short sound; the picker does not decode media.
+    /// as two such frames a second, and a short sound; the picker does not decode media.
     fn bytes(self) -> usize {
         match self {
             Self::Image => 900,
             Self::Audio => 2_000,
-            Self::Video => 9_000,
+            Self::Video => 18_000,
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::body;
 use super::complete;
+use super::info::server_info;
 use super::prepare::{self, Api, Prepared};
 use super::reply::{ApiError, Dropped, Failure, json_response, typed};
 use crate::sim::config::SimConfig;
@@ -147,6 +148,9 @@ impl App {
                 Ok(typed(StatusCode::OK, "text/plain", ""))
             }
             (&Method::GET, "/version") => Ok(json_response(StatusCode::OK, &json!({"version": "0.32.0"}))),
+            (&Method::GET, "/server_info") if self.config.dev_mode => {
+                Ok(json_response(StatusCode::OK, &server_info(&self.config, &self.names, parts.uri.query())))
+            }
             (&Method::POST, "/tokenize") => self.tokenize(body).await,
             (&Method::POST, "/reset_prefix_cache" | "/admin/reset_prefix_cache") => {
                 self.driver.reset_prefix_cache();

@@ -3,6 +3,7 @@
 mod app;
 mod body;
 mod complete;
+mod info;
 mod prepare;
 mod reply;
 mod shape;

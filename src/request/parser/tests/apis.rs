@@ -189,6 +189,19 @@ fn media_is_known_by_its_address() {
     assert_ne!(sound("AA")[0], sound("AB")[0]);
 }
 
+/// The catalogue's estimates of a picture and a film whose size is not known.
+#[test]
+fn media_count_the_usual_size() {
+    let tokens = |part: &str| {
+        let body = format!(
+            r#"{{"messages":[{{"role":"user","content":[{{"type":"{part}","{part}":{{"url":"http://a"}}}}]}}]}}"#
+        );
+        ok(CHAT, &body).prompt.tokens()
+    };
+    let (picture, film) = (tokens("image_url"), tokens("video_url"));
+    assert!((225..240).contains(&picture) && (4500..4515).contains(&film), "{picture} {film}");
+}
+
 #[test]
 fn distinct_media_are_listed_once_each_and_few() {
     let image = |url: &str| format!(r#"{{"type":"image_url","image_url":{{"url":"{url}"}}}}"#);
