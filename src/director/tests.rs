@@ -444,3 +444,54 @@ async fn a_request_that_is_held_is_decided_when_its_window_closes_or_its_time_is
     drop(ask(&[(names::REQUEST_TIMEOUT, "20ms")]).await);
     assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
 }
+
+#[test]
+fn a_decision_is_logged_when_its_request_has_ended_and_a_refusal_at_once() {
+    use super::decision_log::{DecisionLog, LogItem, LogKey, LogSettings, Origin, SessionPlace};
+    let mut bench = bench_of(2, false, options());
+    let (state, clock) = (StateStore::default(), bench.clock.clone());
+    let sessions = SessionPlace::read("x-session-id").into_iter().collect();
+    let settings = LogSettings { key: LogKey::random(), sample: 1.0, sessions, queue: 8 };
+    let origin = Origin { at: clock.now(), unix: Duration::ZERO };
+    let (log, items, writing) = DecisionLog::channel(settings, clock.clone(), origin);
+    let (pool, health) =
+        (bench.director.services().pool.clone(), Arc::clone(&bench.director.services().health));
+    let services =
+        Services::new(pool, health, RequestMetrics::unread(), clock.clone(), 1).with_log(Some(log));
+    bench.director = Director::new(services, plan(2, false, &state, &clock), options());
+    let line = || {
+        let LogItem::Entry(entry) = items.try_recv().ok()? else { return None };
+        let mut out = Vec::new();
+        writing.write(&entry, &mut out);
+        serde_json::from_slice::<serde_json::Value>(&out).ok()
+    };
+
+    let mut route = bench
+        .director
+        .decide(envelope(SubsetHint::Absent, &[("x-session-id", "s"), (names::REQUEST_ID, "r")]))
+        .unwrap();
+    let fallback = route.destination().split(',').nth(1).unwrap().to_owned();
+    route.on_response_headers(Some(200), Some(&fallback), &Headers::default());
+    clock.advance(Duration::from_millis(5));
+    route.on_response_chunk(3, Usage::default());
+    assert!(line().is_none(), "it is under way");
+    let usage = Usage { completion: Some(9), cached: Some(64), prompt: Some(70), total: None };
+    route.finish(usage, Ending::Natural);
+    let told = line().unwrap();
+    assert_eq!(told["endpoints"].as_array().unwrap().len(), 2);
+    assert_eq!(told["served"], told["endpoints"][1], "the fallback served");
+    assert_eq!(
+        (&told["request_id"], &told["outcome"], &told["status"]),
+        (&"r".into(), &"natural".into(), &200.into())
+    );
+    assert_eq!((&told["output_tokens"], &told["reported_cached_tokens"]), (&9.into(), &64.into()));
+    assert!(told["ttft_ms"].is_number() && told["ttft_ms"] == told["duration_ms"], "{told}");
+
+    drop(bench.ask(SubsetHint::Absent));
+    assert_eq!(line().unwrap()["outcome"], "disconnected");
+    assert!(bench.ask(SubsetHint::from_texts(["10.9.9.9:1"])).is_err());
+    let told = line().unwrap();
+    assert_eq!((&told["outcome"], &told["session"]), (&"refused".into(), &serde_json::Value::Null));
+    assert!(told["refused"].is_string() && told["endpoints"].as_array().unwrap().is_empty(), "{told}");
+    assert!(line().is_none());
+}

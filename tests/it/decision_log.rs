@@ -2,6 +2,7 @@
 
 use crate::needs_envoy;
 use crate::support::client::{self, Client};
+use crate::support::process::Process;
 use crate::support::stack::{MODEL, Plan, Stack};
 use crate::support::{self, envoy};
 use serde_json::{Value, json};
@@ -59,7 +60,13 @@ fn replayed(trace: &Path, folder: &Path) -> Value {
     serde_json::from_slice::<Value>(&std::fs::read(out).unwrap()).unwrap()[0].clone()
 }
 
-/// Three turns of each session, one session after the other: the answer of a cache does not depend on who is quicker.
+/// Tells the picker to end, and waits until it has.
+async fn await_end(picker: &mut Process) {
+    picker.signal("TERM");
+    support::await_that("the picker ends", || std::future::ready(!picker.is_running())).await;
+}
+
+/// All turns of each session, one session after the other: the answer of a cache does not depend on who is quicker.
 async fn converse(stack: &Stack, sessions: &[&str], turns: usize) {
     for session in sessions {
         let mut said = words("system", 60);
@@ -77,7 +84,7 @@ async fn what_happened_is_logged_and_can_be_replayed() {
     let _machine = support::shared().await;
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("decisions.jsonl");
-    let stack = plan(&log, &[]).start().await;
+    let mut stack = plan(&log, &[]).start().await;
     let sessions = ["session-a11e", "session-b22f", "session-c330", "session-d441"];
     converse(&stack, &sessions, 5).await;
     let lines = completions(&log, 20).await;
@@ -119,6 +126,12 @@ async fn what_happened_is_logged_and_can_be_replayed() {
         assert!(!text.contains(secret), "{secret} stands in the log");
     }
     stack.assert_clean().await;
+
+    // What waits is written before the process ends.
+    turn(&stack.client, "session-a11e", "the last words").await;
+    await_end(&mut stack.picker.process).await;
+    let all = self::lines(&log);
+    assert_eq!(all.iter().filter(|line| line["model"] == MODEL).count(), 21);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -202,9 +215,7 @@ async fn a_log_that_nobody_reads_stops_nobody() {
     stack.assert_clean().await;
     assert!(stack.picker.process.log().contains("not written fast enough"));
     // Nor does it stop the end of the process.
-    stack.picker.process.signal("TERM");
-    let process = std::sync::Mutex::new(&mut stack.picker.process);
-    support::await_that("the picker ends", || async { !process.lock().unwrap().is_running() }).await;
+    await_end(&mut stack.picker.process).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What a client says in confidence stands nowhere afterwards: not in logs, traces, metrics or debug pages.
+//! What a client says in confidence stands nowhere afterwards: not in logs, traces, metrics, debug pages or the decision log.
 
 use crate::needs_envoy;
 use crate::support::{self, client, envoy, stack::Plan};
@@ -35,9 +35,11 @@ async fn nothing_said_in_confidence_is_kept() {
     needs_envoy!("secrets::nothing_said_in_confidence_is_kept");
     let _machine = support::shared().await;
     let (port, traced) = collector().await;
+    let folder = tempfile::tempdir().unwrap();
+    let decision_log = folder.path().join("decisions.jsonl");
     let endpoint = format!("http://127.0.0.1:{port}");
     let stack = Plan::new("full-duplex", &envoy::newest())
-        .picker(&["--v=5"])
+        .picker(&["--v=5", &format!("--decision-log={}", decision_log.display())])
         .picker_environment(&[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
             ("OTEL_BSP_SCHEDULE_DELAY", "100"),
@@ -85,6 +87,9 @@ async fn nothing_said_in_confidence_is_kept() {
     let decisions = format!("{list}{decision}");
     let metrics = stack.picker.metrics().await.text().to_owned();
     let log = stack.picker.process.log();
+    let logged = || std::fs::read_to_string(&decision_log).unwrap_or_default();
+    support::await_that("decisions are logged", || async { logged().contains("\"session\":\"") }).await;
+    let logged = logged();
     assert!(log.lines().count() > 10 && metrics.len() > 1000 && state.len() > 100, "something was looked at");
     let spans = traced.lock().unwrap();
     for secret in secrets {
@@ -93,6 +98,7 @@ async fn nothing_said_in_confidence_is_kept() {
         }
         assert!(!state.contains(secret), "{secret} stands in /debug/state");
         assert!(!decisions.contains(secret), "{secret} stands in /debug/decisions");
+        assert!(!logged.contains(secret), "{secret} stands in the decision log");
         assert!(!contains(&spans, secret.as_bytes()), "{secret} stands in a trace");
         assert!(!contains(&refused.body, secret.as_bytes()), "{secret} stands in a refusal");
     }
