@@ -1,6 +1,10 @@
 //! Curves as SVG: a title, two axes with units, a line for each series, a legend. Black on white, so that a reader's dark page
 //! does not swallow the text.
 
+mod sheet;
+
+pub use sheet::{Bars, Curves, Panel, Sheet};
+
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use std::fmt::Display;
@@ -195,7 +199,11 @@ fn short(value: f64) -> String {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
 mod tests {
+    use super::testing::elements;
     use super::*;
 
     fn figure(x: Scale, y: Scale) -> Figure {
@@ -209,33 +217,6 @@ mod tests {
             y: Axis::new("CPU per request, µs", y),
             series: vec![series("picker", 2.0), series("floor", 1.0)],
         }
-    }
-
-    /// Names of all elements, with what they hold; fails unless every element that is opened is closed in its turn.
-    fn elements(svg: &str) -> Vec<(String, String)> {
-        let (mut open, mut found) = (Vec::new(), Vec::new());
-        for part in svg.split('<').skip(1) {
-            let (tag, text) = part.split_once('>').unwrap();
-            if tag.starts_with(['?', '!']) {
-                continue;
-            }
-            assert!(
-                !text.contains('&') || ["&amp;", "&lt;", "&gt;"].iter().any(|e| text.contains(e)),
-                "{text}"
-            );
-            if let Some(name) = tag.strip_prefix('/') {
-                assert_eq!(open.pop().as_deref(), Some(name.trim()));
-                continue;
-            }
-            let name = tag.split_whitespace().next().unwrap().trim_end_matches('/').to_owned();
-            assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
-            if !tag.ends_with('/') {
-                open.push(name.clone());
-            }
-            found.push((name, format!("{tag}>{}", text.trim())));
-        }
-        assert!(open.is_empty(), "never closed: {open:?}");
-        found
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub struct ReplayArgs {
     /// Write every figure to this file as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Draw the comparison into this file as SVG.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 fn positive(text: &str) -> Result<f64, String> {

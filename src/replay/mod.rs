@@ -10,6 +10,7 @@
 //! whole request), adapters, failures.
 
 mod args;
+mod drawing;
 mod report;
 mod trace;
 mod world;
@@ -23,6 +24,7 @@ pub use trace::{TraceError, Traced, read, read_lines};
 pub use world::{Settings, replay};
 
 use crate::config::{ConfigErrors, ConfigSource, Loaded};
+use crate::plot::PlotError;
 use crate::plugin::BuildError;
 use std::path::PathBuf;
 
@@ -38,6 +40,9 @@ pub enum ReplayError {
     /// The plugin tables are not what they should be.
     #[error(transparent)]
     Plugins(#[from] BuildError),
+    /// The outcome cannot be drawn.
+    #[error(transparent)]
+    Plot(#[from] PlotError),
     /// A result could not be written.
     #[error("cannot write {}: {cause}", path.display())]
     Write {
@@ -64,6 +69,9 @@ pub fn run(args: &ReplayArgs) -> Result<String, ReplayError> {
     let report = Report::new(&trace, &settings, outcomes);
     if let Some(path) = &args.json {
         write(path, &report.json())?;
+    }
+    if let Some(path) = &args.svg {
+        write(path, &report.svg()?)?;
     }
     Ok(report.table())
 }

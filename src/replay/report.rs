@@ -1,7 +1,9 @@
 //! What a replay came to, as a table and as JSON.
 
+use super::drawing;
 use super::trace::Traced;
 use super::world::Settings;
+use crate::plot::PlotError;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -95,14 +97,14 @@ fn spread(shares: impl ExactSizeIterator<Item = u64> + Clone) -> f64 {
 
 /// Quantiles of a sorted list, nearest rank; 0 for an empty one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-struct Quantiles {
-    p50: f64,
-    p90: f64,
-    p99: f64,
+pub(super) struct Quantiles {
+    pub(super) p50: f64,
+    pub(super) p90: f64,
+    pub(super) p99: f64,
 }
 
 impl Quantiles {
-    fn of(sorted: &[f64]) -> Self {
+    pub(super) fn of(sorted: &[f64]) -> Self {
         let at = |q: usize| {
             let rank = (sorted.len() * q).div_ceil(100).max(1);
             sorted.get(rank - 1).copied().unwrap_or(0.0)
@@ -132,6 +134,9 @@ struct Figures<'a> {
 /// Everything that was replayed.
 #[derive(Clone, Debug)]
 pub struct Report {
+    /// What was replayed on what.
+    subject: String,
+    /// The same, and how long it took.
     head: String,
     outcomes: Vec<Outcome>,
 }
@@ -167,12 +172,12 @@ impl Report {
         let span = trace.last().map_or(0.0, |t| t.at.as_secs_f64()) / settings.speed;
         let tokens = u64::from(settings.engine.num_blocks) * u64::from(settings.engine.block_size);
         let real: f64 = outcomes.iter().map(|o| o.took.as_secs_f64()).sum();
-        let head = format!(
-            "{} requests over {span:.0} s on {} simulated engines of {tokens} KV tokens, replayed in {real:.1} s",
+        let subject = format!(
+            "{} requests over {span:.0} s on {} simulated engines of {tokens} KV tokens",
             trace.len(),
             settings.engines,
         );
-        Self { head, outcomes }
+        Self { head: format!("{subject}, replayed in {real:.1} s"), subject, outcomes }
     }
 
     /// One column a configuration.
@@ -202,6 +207,14 @@ impl Report {
             }
         }
         text
+    }
+
+    /// The figures as one drawing, an SVG document.
+    ///
+    /// # Errors
+    /// When there is no outcome, or the drawing fails.
+    pub fn svg(&self) -> Result<String, PlotError> {
+        drawing::sheet(&self.subject, &self.outcomes).svg()
     }
 
     /// Every figure, as JSON.

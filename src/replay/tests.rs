@@ -93,13 +93,23 @@ fn the_table_has_a_column_for_each_configuration() {
     let trace = made_up(30, Duration::from_millis(100));
     let outcomes = ["- type: random-picker\n", "- type: queue-scorer\n- type: max-score-picker\n"]
         .map(|c| replay(&config(c), &trace, &settings()).unwrap());
-    let report = Report::new(&trace, &settings(), outcomes.into());
+    let report_outcomes = Vec::from(outcomes);
+    let report = Report::new(&trace, &settings(), report_outcomes.clone());
     let table = report.table();
     assert!(table.starts_with("30 requests over 3 s on 4 simulated engines of 400000 KV tokens"), "{table}");
     assert!(
         table.lines().any(|l| l.split_whitespace().collect::<Vec<_>>() == ["requests", "30", "30"]),
         "{table}"
     );
+    let svg = report.svg().unwrap();
+    let drawn = crate::plot::testing::elements(&svg);
+    for row in ["TTFT p50", "TTFT p99", "hit rate", "requests, busiest engine / mean"] {
+        assert!(table.contains(row), "{table}");
+    }
+    for outcome in &report_outcomes {
+        let number = format!("{:.1} %", 100.0 * outcome.hit_rate());
+        assert!(drawn.iter().any(|(name, all)| name == "text" && all.contains(&number)), "{number}");
+    }
     let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
     assert_eq!(json[1]["answered"], 30);
 }

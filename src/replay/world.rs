@@ -7,8 +7,8 @@ use crate::app::assemble::{Inputs, assemble, registry};
 use crate::clock::{Clock, Moment};
 use crate::config::Loaded;
 use crate::director::{
-    BodyView, Director, Entered, Envelope, Options, Route, RouteError, RoutedRequest, Services, SubsetHint,
-    UnknownModel, Wait,
+    BodyView, Director, Entered, Envelope, Options, Plan, Route, RouteError, RoutedRequest, Services,
+    SubsetHint, UnknownModel, Wait,
 };
 use crate::endpoint::health::HealthTracker;
 use crate::endpoint::{CacheGeometry, EndpointKey, Host, HostPort, Sample};
@@ -150,7 +150,8 @@ impl<'t> World<'t> {
         };
         Ok(Self {
             origin: clock.now(),
-            director: Director::new(services, assembled.plan, options),
+            // Nobody would ask what shadow profiles say: what is compared are whole configurations.
+            director: Director::new(services, Plan { shadow: None, ..assembled.plan }, options),
             reader,
             _writer: writer,
             scalars: vec![f64::NAN; assembled.data.scalars.len()].into(),
