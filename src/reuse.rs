@@ -18,6 +18,8 @@ pub const MOST_ITEMS: usize = 1 << 16;
 
 /// A value whose memory is worth keeping.
 pub trait Reusable: Default + 'static {
+    /// A value with room for more items in its longest column is freed instead of kept.
+    const MOST_ITEMS: usize = MOST_ITEMS;
     /// Where a thread keeps values of this type: a `thread_local!` of the type's own.
     fn shelf() -> &'static LocalKey<Shelf<Self>>;
     /// Forgets everything and keeps the memory.
@@ -76,7 +78,7 @@ impl<T: Reusable> Default for Reused<T> {
 
 impl<T: Reusable> Drop for Reused<T> {
     fn drop(&mut self) {
-        if (1..=MOST_ITEMS).contains(&self.0.room()) {
+        if (1..=T::MOST_ITEMS).contains(&self.0.room()) {
             let mut value = std::mem::take(&mut self.0);
             value.empty();
             // While the thread ends there may be no shelf any more: then the value is freed.

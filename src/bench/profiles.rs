@@ -3,6 +3,7 @@
 use super::curves::Growing;
 use super::prompt::Shape;
 use super::workload::{Arrivals, Pace, RequestMode, ResponseMode, Workload};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// What `pointsman bench run` measures.
@@ -30,7 +31,7 @@ pub enum Profile {
 const RECOMMENDED: &str = include_str!("../../config/recommended.yaml");
 /// The same with sessions kept where they were.
 const SESSIONS: &str = include_str!("sessions.yaml");
-/// Prefix cache and load with room for as many blocks as are asked for.
+/// Prefix cache and load with room for as many blocks as the row has, and no more: `CAPACITY` on each endpoint.
 const ROOMY: &str = include_str!("roomy.yaml");
 
 const FULL_DUPLEX: &str = include_str!("../../deploy/standalone/envoy-full-duplex.yaml");
@@ -44,7 +45,7 @@ pub struct Spec {
     /// Endpoints of the picker.
     pub engines: usize,
     /// Its configuration.
-    pub config: &'static str,
+    pub config: Cow<'static, str>,
     /// Further flags of it.
     pub flags: Vec<String>,
     /// Blocks that its prefix index is filled with before.
@@ -63,7 +64,7 @@ impl Spec {
         Self {
             workload: Workload { name: name.to_owned(), about, ..workload },
             engines,
-            config: RECOMMENDED,
+            config: RECOMMENDED.into(),
             flags: Vec::new(),
             blocks: 0,
             proxy: None,
@@ -183,7 +184,7 @@ fn sessions() -> Vec<Spec> {
     let about = "4 KB and 1 KB more each turn, each turn begins with the one before it, half of the first shared \
                  within one of 64 groups";
     let row = Spec::new("5,000 sessions", about, 100, workload);
-    vec![Spec { config: SESSIONS, ..row }]
+    vec![Spec { config: SESSIONS.into(), ..row }]
 }
 
 fn latency() -> Vec<Spec> {
@@ -230,7 +231,8 @@ fn growth() -> Vec<Spec> {
     {
         let row = Spec::new(&format!("{label} blocks"), UNIQUE_HALF, 100, prompts(4096));
         let row = row.flag("refresh-metrics-interval", "1s").flag("prefix-index-bytes", "2GiB");
-        rows.push(Spec { blocks, config: ROOMY, ..row.on_curve(Growing::Blocks, blocks as f64) });
+        let config = ROOMY.replace("CAPACITY", &(blocks / 100).to_string()).into();
+        rows.push(Spec { blocks, config, ..row.on_curve(Growing::Blocks, blocks as f64) });
     }
     rows
 }

@@ -35,7 +35,8 @@ pub async fn measured(args: &RunArgs, spec: &Spec, configuration: &str) -> Resul
     let (envoy, target) = start(args, "envoy-direct", &direct, None, &folder).await?;
     let floor = load::run(&spec.workload, prompts(spec, 0), target, None).await?;
     drop(envoy);
-    let (picker, address) = run::start_picker(args, spec, &engines, &folder).await?;
+    let run::Picker { process: picker, address, .. } =
+        run::start_picker(args, spec, &engines, &folder).await?;
     let (_envoy, target) = start(args, "envoy", configuration, Some(address.port()), &folder).await?;
     let account = Account::of(picker.id());
     let mut runs = Vec::with_capacity(args.runs);

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 const SCRAPES: f64 = 0.95;
 /// Prompts that fill the index are of this size.
 const FILLER_BYTES: usize = 400_000;
+/// Times as many blocks as the row wants are asked for: endpoints are not chosen evenly, and all shall be full.
+const FILLED: f64 = 1.5;
 /// Text of one block as the picker counts it: 64 tokens of 4 bytes.
 const BLOCK_BYTES: u64 = 256;
 
@@ -61,6 +63,8 @@ struct Stage {
     target: Target,
     account: Option<Account>,
     control: Option<SocketAddr>,
+    /// The picker's own page.
+    metrics: Option<SocketAddr>,
     /// Last, so that they end before the folder that they log to goes.
     _processes: Vec<Process>,
 }
@@ -88,6 +92,9 @@ async fn measured(args: &RunArgs, spec: &Spec) -> Result<Row, BenchError> {
     }
     let (after, elapsed) = (scrapes(stage.control).await, since.elapsed());
     let mut row = Row::new(workload, floor, &runs);
+    if spec.blocks > 0 {
+        notes.extend(cached_blocks(stage.metrics).await);
+    }
     notes.drain(..).for_each(|note| row.note(note));
     if let Some((before, after)) = before.zip(after) {
         tell_scrapes(&mut row, spec, before, after, elapsed);
@@ -117,13 +124,20 @@ async fn stage(args: &RunArgs, spec: &Spec, folder: &Folder) -> Result<Stage, Be
     let tls = !args.plaintext;
     if let Some(address) = args.target {
         let account = args.pid.map(Account::of);
-        return Ok(Stage { target: Target { address, tls }, account, control: None, _processes: Vec::new() });
+        return Ok(Stage {
+            target: Target { address, tls },
+            account,
+            control: None,
+            metrics: None,
+            _processes: Vec::new(),
+        });
     }
     let engines = start_engines(args, spec, folder).await?;
-    let (picker, address) = start_picker(args, spec, &engines, folder).await?;
+    let Picker { process: picker, address, metrics } = start_picker(args, spec, &engines, folder).await?;
     let account = Some(Account::of(picker.id()));
-    let control = Some(engines.control);
-    Ok(Stage { target: Target { address, tls }, account, control, _processes: vec![picker, engines.process] })
+    let (control, metrics) = (Some(engines.control), Some(metrics));
+    let target = Target { address, tls };
+    Ok(Stage { target, account, control, metrics, _processes: vec![picker, engines.process] })
 }
 
 /// Engines that run.
@@ -148,7 +162,16 @@ pub async fn start_engines(args: &RunArgs, spec: &Spec, folder: &Folder) -> Resu
     Ok(Engines { process, control, endpoints })
 }
 
-/// Starts the picker of a row and waits until it is ready. Says where its ext_proc port is.
+/// A picker that runs.
+pub struct Picker {
+    /// Ends with it.
+    pub process: Process,
+    /// Its ext_proc port.
+    pub address: SocketAddr,
+    metrics: SocketAddr,
+}
+
+/// Starts the picker of a row and waits until it is ready.
 ///
 /// # Errors
 /// When it cannot be started or does not get ready.
@@ -157,9 +180,9 @@ pub async fn start_picker(
     spec: &Spec,
     engines: &Engines,
     folder: &Folder,
-) -> Result<(Process, SocketAddr), BenchError> {
+) -> Result<Picker, BenchError> {
     let me = std::env::current_exe().map_err(super::failed("pointsman"))?;
-    let config = folder.write("config.yaml", spec.config)?;
+    let config = folder.write("config.yaml", &spec.config)?;
     let [grpc, health, metrics] = free_ports()?;
     let tls = !args.plaintext;
     let mut flags = words(&format!(
@@ -171,10 +194,11 @@ pub async fn start_picker(
     }
     flags.extend(spec.flags.iter().cloned());
     let program = args.picker.as_deref().unwrap_or(&me);
-    let mut picker = Process::start("picker", program, &flags, args.picker_core(), folder.path())?;
+    let mut process = Process::start("picker", program, &flags, args.picker_core(), folder.path())?;
     let ready = format!("http://127.0.0.1:{metrics}/readyz");
-    picker.until(|| async { get(&ready).await.map(|_text| ()) }).await?;
-    Ok((picker, SocketAddr::from((Ipv4Addr::LOCALHOST, grpc))))
+    process.until(|| async { get(&ready).await.map(|_text| ()) }).await?;
+    let [address, metrics] = [grpc, metrics].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    Ok(Picker { process, address, metrics })
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -186,15 +210,25 @@ async fn fill(spec: &Spec, target: Target) -> Result<Vec<String>, BenchError> {
     if spec.blocks == 0 {
         return Ok(Vec::new());
     }
-    let bytes = FILLER_BYTES.min((spec.blocks * BLOCK_BYTES) as usize);
+    let on_one_endpoint = spec.blocks * BLOCK_BYTES / spec.engines.max(1) as u64;
+    let bytes = FILLER_BYTES.min(on_one_endpoint as usize);
     let workload = Workload {
         prompts: Shape { bytes, shared: 0.0, groups: 0, turn_bytes: 0 },
         response: ResponseMode::None,
         ..Workload::default()
     };
-    let count = (spec.blocks * BLOCK_BYTES).div_ceil(bytes as u64);
+    let count = (FILLED * (spec.blocks * BLOCK_BYTES) as f64 / bytes as f64).ceil() as u64;
     let failed = load::fill(&workload, Prompts::new(workload.prompts, 1, 9), target, count).await?;
     Ok(vec![format!("filled before with {count} prompts of {bytes} bytes, {failed} of which failed")])
+}
+
+/// What the picker says its index holds, over all endpoints.
+async fn cached_blocks(metrics: Option<SocketAddr>) -> Option<String> {
+    let page = get(&format!("http://{}/metrics", metrics?)).await?;
+    let of_index = |line: &&str| line.starts_with(crate::telemetry::names::PREFIX_SIZE);
+    let blocks: f64 =
+        page.lines().filter(of_index).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+    Some(format!("{blocks:.0} blocks cached at the end"))
 }
 
 async fn scrapes(control: Option<SocketAddr>) -> Option<Scrapes> {

@@ -6,7 +6,7 @@ use super::incarnation::Restart;
 use super::job::{Job, Work};
 use super::pace::Pace;
 use super::patience::Patience;
-use super::source::{FetchError, PageReader};
+use super::source::{FetchError, Page, PageReader};
 use super::status::{EndpointState, SourceState};
 use crate::clock::Clock;
 use crate::endpoint::Incarnation;
@@ -18,8 +18,6 @@ use tokio::time::Instant;
 
 /// Pause after a failed look at the list of models, so that an engine that starts is not ignored for a whole period.
 const MODELS_RETRY: Duration = Duration::from_secs(1);
-/// A page buffer that grew beyond this is given back.
-const KEPT_PAGE_BYTES: usize = 1024 * 1024;
 
 /// What all pollers share.
 pub(super) struct Shared {
@@ -56,7 +54,6 @@ struct SourcePoller {
     index: usize,
     period: Duration,
     reader: PageReader,
-    page: Vec<u8>,
 }
 
 struct MetricsPoller {
@@ -93,7 +90,7 @@ impl SourcePoller {
         let reader = PageReader::new(target, &job.path, job.tls.clone(), shared.options.max_page_bytes);
         let (period, patience) = (job.period, Patience::new(shared.options.fetch_timeout));
         let pace = shared.options.pace(period);
-        let source = Self { shared, state, index, period, reader, page: Vec::new() };
+        let source = Self { shared, state, index, period, reader };
         Some(match plan {
             None => Poller::Models(Box::new(source)),
             Some(plan) => Poller::Metrics(Box::new(MetricsPoller {
@@ -117,11 +114,8 @@ impl SourcePoller {
         Instant::now() + self.period.min(Duration::from_secs(1)).mul_f64(fastrand::f64())
     }
 
-    async fn fetch(&mut self, limit: Duration) -> Result<(), FetchError> {
-        if self.page.capacity() > KEPT_PAGE_BYTES {
-            self.page = Vec::new();
-        }
-        let fetched = tokio::time::timeout(limit, self.reader.fetch(&mut self.page)).await;
+    async fn fetch(&mut self, limit: Duration) -> Result<Page, FetchError> {
+        let fetched = tokio::time::timeout(limit, self.reader.fetch()).await;
         fetched.unwrap_or(Err(FetchError::TimedOut))
     }
 
@@ -164,11 +158,14 @@ impl SourcePoller {
     async fn look_at_models(&mut self) -> bool {
         let live = Arc::clone(&self.state.endpoint.live);
         let before = live.incarnation();
-        if let Err(error) = self.fetch(self.shared.options.fetch_timeout).await {
-            self.failed(error.kind(), error.to_string());
-            return false;
-        }
-        match models::read(&self.page) {
+        let page = match self.fetch(self.shared.options.fetch_timeout).await {
+            Ok(page) => page,
+            Err(error) => {
+                self.failed(error.kind(), error.to_string());
+                return false;
+            }
+        };
+        match models::read(&page) {
             Err(error) => {
                 self.extract_error("models-data-extractor");
                 self.failed("parse", format!("no list of models: {error}"));
@@ -213,27 +210,21 @@ impl MetricsPoller {
     async fn once(&mut self) -> bool {
         let before = self.source.state.endpoint.live.incarnation();
         let started = self.source.shared.clock.now();
-        if let Err(error) = self.source.fetch(self.patience.limit()).await {
-            self.pace.failed();
-            self.fetch_failed(&error);
-            return match error {
-                FetchError::TimedOut => !self.patience.timed_out(),
-                FetchError::Refused => {
-                    self.patience.refused();
-                    true
-                }
-                _ => true,
-            };
-        }
+        let page = match self.source.fetch(self.patience.limit()).await {
+            Ok(page) => page,
+            Err(error) => return self.fetch_failed(&error),
+        };
         let took = self.source.shared.clock.now().since(started);
         self.patience.came(took);
-        let equal = self.page_came(before);
+        let equal = self.page_came(&page, before);
         self.pace.came(started, took, equal);
         self.outcomes.seconds.record(self.source.shared.clock.now().since(started).as_secs_f64());
         true
     }
 
-    fn fetch_failed(&mut self, error: &FetchError) {
+    /// Says that there is no page; false when the next fetch should follow at once.
+    fn fetch_failed(&mut self, error: &FetchError) -> bool {
+        self.pace.failed();
         let failure = match error {
             FetchError::Refused => {
                 self.source.state.process.lock().refused();
@@ -244,20 +235,28 @@ impl MetricsPoller {
         };
         self.source.failed(error.kind(), error.to_string());
         self.source.shared.health.scrape_failed(&self.source.state.endpoint, failure);
+        match error {
+            FetchError::TimedOut => !self.patience.timed_out(),
+            FetchError::Refused => {
+                self.patience.refused();
+                true
+            }
+            _ => true,
+        }
     }
 
     /// Publishes what the page says; true when it says what the page before it said.
-    fn page_came(&mut self, mut expected: Incarnation) -> bool {
+    fn page_came(&mut self, page: &[u8], mut expected: Incarnation) -> bool {
         let at = self.source.shared.clock.now();
         let state = Arc::clone(&self.source.state);
         let live = &state.endpoint.live;
-        let mut reading = self.plan.read(&self.source.page, at, &mut self.memo);
+        let mut reading = self.plan.read(page, at, &mut self.memo);
         let restart = state.process.lock().page(reading.marks);
         if let Some(restart) = restart {
             // Before anything of the new process is published, so that nothing learnt of the former one fits it.
             expected = live.begin_incarnation();
             self.memo = Memo::default();
-            reading = self.plan.read(&self.source.page, at, &mut self.memo);
+            reading = self.plan.read(page, at, &mut self.memo);
             say_restart(&state, restart);
         }
         if live.incarnation() != expected {

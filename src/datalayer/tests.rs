@@ -355,9 +355,8 @@ async fn https_is_verified_when_asked_and_only_then() {
         let source =
             HttpSource { https: true, insecure_skip_verify: skip, ca_cert_path: ca, ..http("/metrics") };
         let tls = source::client_config(&source).unwrap();
-        let mut page = Vec::new();
         let target = address.to_string().parse().unwrap();
-        source::PageReader::new(target, "/metrics", tls, 100).fetch(&mut page).await.map(|()| page)
+        source::PageReader::new(target, "/metrics", tls, 100).fetch().await.map(|page| page.to_vec())
     };
     assert_eq!(fetch(true, None).await.unwrap(), b"m 1\n");
     assert_eq!(fetch(false, Some(ca)).await.unwrap(), b"m 1\n");

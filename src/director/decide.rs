@@ -18,6 +18,7 @@ use crate::plugin::{
 use crate::pool::{Candidates, PoolSnapshot, Position};
 use crate::request::parser::Intake;
 use crate::request::{Headers, InferenceRequest, ParseError};
+use crate::reuse::Reused;
 use crate::telemetry::requests::DecisionResult;
 use crate::telemetry::traces::RequestSpan;
 use arc_swap::ArcSwap;
@@ -297,12 +298,16 @@ impl Director {
         &self,
         plan: &Arc<Plan>,
         request: &Arc<InferenceRequest>,
-        made: Made,
+        mut made: Made,
         rng: fastrand::Rng,
         passage: &Passage,
     ) -> (Option<Arc<Recorded>>, Option<Work>) {
         if self.services.decisions.is_none() && plan.shadow.is_none() {
             return (None, None);
+        }
+        if let Some(matches) = made.prefix.and_then(|id| made.candidates.attributes.get_mut(id)) {
+            // They are written where they belong by now, and a long prompt has thousands.
+            matches.chains = Reused::default();
         }
         let made = Arc::new(made);
         let record = self.services.decisions.as_ref().map(|decisions| {

@@ -81,9 +81,7 @@ pub struct Made {
 impl Made {
     /// About how many bytes it holds on to.
     pub(super) fn bytes(&self) -> usize {
-        let matches = self.prefix.and_then(|id| self.candidates.attributes.get(id));
-        let chains = matches.map_or(0, |m| m.chains.iter().map(|chain| chain.len() * size_of::<u64>()).sum());
-        size_of::<Self>() + self.candidates.len() * ROW_BYTES + chains
+        size_of::<Self>() + self.candidates.len() * ROW_BYTES
     }
 }
 

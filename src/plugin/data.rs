@@ -1,9 +1,12 @@
 //! Data that plugins declare rather than do, and attributes that one plugin writes and another reads.
 
 use crate::pool::{Position, RewriteRule};
+use crate::reuse::{Reusable, Reused, Shelf};
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::LocalKey;
 use std::time::Duration;
 
 /// A data source with its parameters.
@@ -123,7 +126,35 @@ pub struct PrefixMatches {
     /// Leading blocks that each candidate holds, aligned with the candidates.
     pub matched_blocks: Vec<u32>,
     /// The chains themselves, one for each prompt of the request, for whoever records where they went.
-    pub chains: Vec<Vec<u64>>,
+    pub chains: Reused<Chains>,
+}
+
+/// Block hashes of each prompt of one request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Chains(pub Vec<Vec<u64>>);
+
+impl Deref for Chains {
+    type Target = Vec<Vec<u64>>;
+    fn deref(&self) -> &Vec<Vec<u64>> {
+        &self.0
+    }
+}
+
+impl Reusable for Chains {
+    fn shelf() -> &'static LocalKey<Shelf<Self>> {
+        thread_local! {
+            static SHELF: Shelf<Chains> = const { Shelf::new() };
+        }
+        &SHELF
+    }
+    /// The memory of one chain is kept: few requests have several.
+    fn empty(&mut self) {
+        self.0.truncate(1);
+        self.0.iter_mut().for_each(Vec::clear);
+    }
+    fn room(&self) -> usize {
+        self.0.first().map_or(0, Vec::capacity)
+    }
 }
 
 impl PrefixMatches {

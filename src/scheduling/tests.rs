@@ -217,7 +217,7 @@ mod every_scorer {
                 // The one attribute that a scorer reads has place 0 in a table of its own.
                 if ["prefix-cache-scorer", "no-hit-lru-scorer"].contains(&row.name) {
                     let matched_blocks = matched.clone();
-                    let found = PrefixMatches { total_blocks, block_tokens: 64, matched_blocks, chains: Vec::new() };
+                    let found = PrefixMatches { total_blocks, block_tokens: 64, matched_blocks, chains: Default::default() };
                     candidates.attributes.set(AttributeId::new(0), found);
                 } else {
                     let costs = TokenCosts { uncached: matched.clone(), output: None };

@@ -92,9 +92,8 @@ fn target(url: &str) -> anyhow::Result<(bool, HostPort)> {
 async fn page(target: &HostPort, path: &str, source: &HttpSource) -> anyhow::Result<String> {
     let tls = client_config(source)?;
     let mut reader = PageReader::new(target.clone(), path, tls, MAX_PAGE);
-    let mut page = Vec::new();
-    let fetched = tokio::time::timeout(PATIENCE, reader.fetch(&mut page)).await;
-    fetched.map_err(|_e| anyhow!("no answer within {} s", PATIENCE.as_secs()))??;
+    let fetched = tokio::time::timeout(PATIENCE, reader.fetch()).await;
+    let page = fetched.map_err(|_e| anyhow!("no answer within {} s", PATIENCE.as_secs()))??;
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
 

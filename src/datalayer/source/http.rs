@@ -3,6 +3,7 @@
 //! Every poller has a reader of its own, so a hanging engine holds up nobody else and there is no pool to tune. hyper's
 //! connection is used directly: it says exactly how a fetch failed, which passive health needs to know.
 
+use super::Page;
 use crate::endpoint::{Host, HostPort};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -99,18 +100,17 @@ impl PageReader {
         }
     }
 
-    /// Fetches the page into `page`, which is cleared first. The caller limits the time; dropping the future closes the
-    /// connection.
-    pub async fn fetch(&mut self, page: &mut Vec<u8>) -> Result<(), FetchError> {
+    /// Fetches the page. The caller limits the time; dropping the future closes the connection.
+    pub async fn fetch(&mut self) -> Result<Page, FetchError> {
         if let Some(kept) = self.connection.take().filter(|c| c.sender.is_ready()) {
-            match self.exchange(kept, page).await {
+            match self.exchange(kept).await {
                 // The engine closed the idle connection in the meantime; that is no failure of the engine.
                 Err(FetchError::Broken(_)) => {}
                 result => return result,
             }
         }
         let fresh = self.connect().await?;
-        self.exchange(fresh, page).await
+        self.exchange(fresh).await
     }
 
     async fn connect(&self) -> Result<Connection, FetchError> {
@@ -135,8 +135,7 @@ impl PageReader {
         }
     }
 
-    async fn exchange(&mut self, mut connection: Connection, page: &mut Vec<u8>) -> Result<(), FetchError> {
-        page.clear();
+    async fn exchange(&mut self, mut connection: Connection) -> Result<Page, FetchError> {
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = self.path.clone().into();
         let headers = request.headers_mut();
@@ -145,16 +144,17 @@ impl PageReader {
         let response = connection.sender.send_request(request).await.map_err(FetchError::Broken)?;
         let status = response.status();
         let mut body = response.into_body();
+        let mut page = Page::default();
         while let Some(frame) = body.frame().await {
-            if let Some(data) = frame.map_err(FetchError::Broken)?.data_ref() {
+            if let Ok(data) = frame.map_err(FetchError::Broken)?.into_data() {
                 if page.len() + data.len() > self.max_bytes {
                     return Err(FetchError::TooLarge(self.max_bytes));
                 }
-                page.extend_from_slice(data);
+                page.push(data);
             }
         }
         self.connection = Some(connection);
-        if status == StatusCode::OK { Ok(()) } else { Err(FetchError::Status(status)) }
+        if status == StatusCode::OK { Ok(page) } else { Err(FetchError::Status(status)) }
     }
 }
 

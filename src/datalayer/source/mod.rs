@@ -3,8 +3,10 @@
 mod http;
 pub mod metrics;
 pub mod models;
+mod page;
 mod parameters;
 mod tls;
 
 pub use http::{FetchError, PageReader};
+pub use page::Page;
 pub use tls::{TlsError, client_config};

@@ -29,6 +29,7 @@ use crate::plugin::{
 };
 use crate::pool::{AttributeId, Candidates, Columns, PoolSnapshot, Position};
 use crate::request::{BYTES_PER_TOKEN, InferenceRequest, Prompt};
+use crate::reuse::Reused;
 use crate::telemetry::names;
 use metrics::{Gauge, Histogram};
 use serde::{Deserialize, Serialize};
@@ -230,7 +231,7 @@ impl ApproxPrefixCache {
 
     fn record(&self, candidates: &Candidates, matches: &PrefixMatches, target: Position) {
         let capacity = self.settings.capacity(candidates.cache(target), matches.block_tokens);
-        for blocks in &matches.chains {
+        for blocks in matches.chains.iter() {
             self.index.apply(&IndexDelta {
                 space: self.space,
                 occupant: candidates.occupant(target),
@@ -251,10 +252,11 @@ impl DataProducer for ApproxPrefixCache {
         let most = self.settings.most_blocks(block_tokens);
         let mut found = candidates.attributes.spare(self.matches);
         let salt = request.parsed.cache_salt.as_ref();
-        chains_into(prompt, &request.target_model, salt, block_tokens, most, &mut found.chains);
+        found.chains = Reused::take();
+        chains_into(prompt, &request.target_model, salt, block_tokens, most, &mut found.chains.0);
         found.matched_blocks.clear();
         found.matched_blocks.resize(candidates.len(), 0);
-        for chain in &found.chains {
+        for chain in found.chains.iter() {
             self.index.lookup(self.space, candidates.occupants(), chain, &mut found.matched_blocks);
         }
         let total = found.chains.iter().map(Vec::len).sum::<usize>();

@@ -155,7 +155,12 @@ mod tests {
     }
 
     fn matches(matched: u32, total_blocks: u32, block_tokens: u32) -> PrefixMatches {
-        PrefixMatches { total_blocks, block_tokens, matched_blocks: vec![matched], chains: Vec::new() }
+        PrefixMatches {
+            total_blocks,
+            block_tokens,
+            matched_blocks: vec![matched],
+            chains: Default::default(),
+        }
     }
 
     #[test]

@@ -189,7 +189,7 @@ mod tests {
             total_blocks: 100,
             block_tokens: 1,
             matched_blocks: pods.iter().map(|(matched, _)| *matched).collect(),
-            chains: Vec::new(),
+            chains: Default::default(),
         };
         candidates.attributes.set(AttributeId::new(0), matches);
         let (request, done) = (request("m", Prompt::None), ProfileRuns::default());

@@ -201,7 +201,7 @@ mod tests {
                     total_blocks: 10,
                     block_tokens: 1,
                     matched_blocks: matched.to_vec(),
-                    chains: Vec::new(),
+                    chains: Default::default(),
                 };
                 candidates.attributes.set(AttributeId::new(0), matches);
             }

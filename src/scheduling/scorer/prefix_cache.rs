@@ -96,7 +96,7 @@ mod tests {
             total_blocks,
             block_tokens: 1,
             matched_blocks: matched.to_vec(),
-            chains: Vec::new(),
+            chains: Default::default(),
         };
         candidates.attributes.set(AttributeId::new(0), matches);
         score_with(&*roles.scorer.unwrap(), &request("m", Prompt::None), &candidates)
