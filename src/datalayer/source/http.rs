@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use std::io;
@@ -18,6 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
+
+/// A connection reads so many bytes at a time at most, and keeps that much memory while it waits for its next fetch.
+const READ_AT_ONCE: usize = 32 * 1024;
 
 /// Why a page could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -161,7 +164,11 @@ impl PageReader {
 async fn speak(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> Result<Connection, FetchError> {
-    let (sender, driver) = handshake(TokioIo::new(stream)).await.map_err(FetchError::Broken)?;
+    let (sender, driver) = Builder::new()
+        .max_buf_size(READ_AT_ONCE)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(FetchError::Broken)?;
     let driver = tokio::spawn(async move {
         // Its errors reach the request that they concern.
         let _ended = driver.await;

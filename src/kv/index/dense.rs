@@ -41,14 +41,17 @@ impl<T: Keyed> Dense<T> {
         self.cell_of(hash).map(|cell| self.cells[cell])
     }
 
-    /// Adds a record whose hash is not in the table; returns its index.
-    pub(super) fn push(&mut self, record: T) -> u32 {
+    /// Adds a record whose hash is not in the table; returns its index. Room is made for `most` records, no more, while
+    /// there are not as many.
+    pub(super) fn push(&mut self, record: T, most: usize) -> u32 {
         if (self.records.len() + 1) * 5 > self.cells.len() * 4 {
             self.rehash((self.cells.len() * 3 / 2).max(16));
         }
         if self.records.len() == self.records.capacity() {
             // An eighth at a time keeps the slack small; a record is moved about eight times in all.
-            self.records.reserve_exact((self.records.len() / 8).max(16));
+            let step = (self.records.len() / 8).max(16);
+            let left = most.checked_sub(self.records.len()).filter(|left| *left > 0);
+            self.records.reserve_exact(left.map_or(step, |left| step.min(left)));
         }
         let index = u32::try_from(self.records.len()).unwrap_or(EMPTY);
         let hash = record.hash();
@@ -167,7 +170,7 @@ mod tests {
                 prop_assert_eq!(found.is_some(), model.contains(&hash));
                 match found {
                     None if add => {
-                        table.push(hash);
+                        table.push(hash, usize::MAX);
                         model.insert(hash);
                     }
                     Some(index) if !add => {
@@ -188,10 +191,23 @@ mod tests {
     #[test]
     fn memory_comes_back() {
         let mut table = Dense::new();
-        (0..10_000_u64).for_each(|h| _ = table.push(h));
+        (0..10_000_u64).for_each(|h| _ = table.push(h, usize::MAX));
         let full = table.bytes();
         assert!(full <= 10_000 * (9 + CELL_BYTES), "{full}");
         (0..9_900_u64).for_each(|h| _ = table.find(h).and_then(|i| table.remove(i)));
         assert!(table.bytes() * 20 < full, "{} of {full}", table.bytes());
+    }
+
+    #[test]
+    fn a_table_that_is_to_have_so_many_has_room_for_no_more() {
+        for most in [1_usize, 15, 100, 10_000] {
+            let mut table = Dense::new();
+            for hash in 0..most as u64 {
+                table.push(hash, most);
+                assert!(table.records.capacity() <= most, "{most}");
+            }
+            table.push(most as u64, most);
+            assert_eq!(table.len(), most + 1);
+        }
     }
 }

@@ -75,7 +75,8 @@ impl Shard {
         let before = self.wide_bytes;
         let mut change = Change::default();
         let Some(index) = self.blocks.find(hash) else {
-            self.blocks.push(Block { hash: split(hash), holders: Holders::Few { len: 1, ids: [id, 0, 0] } });
+            let holders = Holders::Few { len: 1, ids: [id, 0, 0] };
+            self.blocks.push(Block { hash: split(hash), holders }, usize::MAX);
             return Change { blocks: 1, ..change };
         };
         let Self { blocks, wide, free, wide_bytes } = self;

@@ -328,16 +328,21 @@ impl PrefixIndex {
         if owner.retired.load(Relaxed) {
             return;
         }
+        let most = capacity.map_or(usize::MAX, |c| c.get() as usize);
+        let mut evicted = 0;
         // Last block first: of one chain the later blocks are the older ones, so eviction shortens chains from the end
-        // and leaves no gaps.
+        // and leaves no gaps. One goes as one comes, so that a long chain does not stretch the memory of a full owner.
         for hash in blocks.iter().rev() {
-            if recency.touch(*hash, now) {
+            if recency.touch(*hash, now, most.saturating_add(1)) {
                 self.entries.fetch_add(1, Relaxed);
                 self.count(self.shard(*hash).write().add(*hash, owner.id));
+                let excess = usize::from(recency.len() > most);
+                evicted += self.evict(owner, &mut recency, excess);
             }
         }
-        let excess = recency.len().saturating_sub(capacity.map_or(usize::MAX, |c| c.get() as usize));
-        let evicted = self.evict(owner, &mut recency, excess);
+        // What a larger capacity let in.
+        let excess = recency.len().saturating_sub(most);
+        evicted += self.evict(owner, &mut recency, excess);
         self.evicted.fetch_add(evicted as u64, Relaxed);
         finish(owner, recency);
     }

@@ -44,15 +44,15 @@ impl Recency {
         self.nodes.get(self.oldest).map(|node| node.used)
     }
 
-    /// Makes `hash` the newest; says whether it was not there before.
-    pub(super) fn touch(&mut self, hash: u64, now: u32) -> bool {
+    /// Makes `hash` the newest; says whether it was not there before. Up to `most` entries take the memory of as many.
+    pub(super) fn touch(&mut self, hash: u64, now: u32, most: usize) -> bool {
         let found = self.nodes.find(hash);
         let index = match found {
             Some(index) => {
                 self.unlink(index);
                 index
             }
-            None => self.nodes.push(Node { hash: split(hash), newer: NONE, older: NONE, used: now }),
+            None => self.nodes.push(Node { hash: split(hash), newer: NONE, older: NONE, used: now }, most),
         };
         if let Some(node) = self.nodes.get_mut(index) {
             (node.newer, node.older, node.used) = (NONE, self.newest, now);
@@ -148,7 +148,7 @@ mod tests {
                         let known = model.iter().any(|(h, _)| *h == hash);
                         model.retain(|(h, _)| *h != hash);
                         model.push((hash, now));
-                        prop_assert_eq!(recency.touch(hash, now), !known);
+                        prop_assert_eq!(recency.touch(hash, now, usize::MAX), !known);
                     }
                     Step::Remove(hash) => {
                         let known = model.iter().any(|(h, _)| *h == hash);
