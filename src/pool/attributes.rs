@@ -97,9 +97,9 @@ impl Attributes {
             (None, None) => None,
         }
     }
-    /// The value of `id`, to be changed.
+    /// The value of `id` that was written here, to be changed.
     pub fn get_mut<T: Any + Send + Sync>(&mut self, id: AttributeId<T>) -> Option<&mut T> {
-        self.0.get_mut(id.index)?.as_mut().filter(|slot| slot.is_set)?.value.downcast_mut()
+        self.slots.get_mut(id.index)?.as_mut().filter(|slot| slot.is_set)?.value.downcast_mut()
     }
     /// A value to be filled and then [`set`](Attributes::set): what an earlier request had there, whatever it holds, or
     /// the default.
