@@ -149,7 +149,7 @@ struct Comment {
 fn comments(original: &str) -> Vec<Comment> {
     let mut found = Vec::new();
     let mut block: Option<usize> = None;
-    for (line, text) in (1..).zip(original.lines()) {
+    for (line, text) in (1..).zip(yaml_lines(original)) {
         let indent = text.len() - text.trim_start().len();
         if block.is_some_and(|outer| text.trim().is_empty() || indent > outer) {
             continue;
@@ -166,6 +166,11 @@ fn comments(original: &str) -> Vec<Comment> {
         }
     }
     found
+}
+
+/// The lines of a text as YAML breaks them: after LF, CR LF, and CR alone.
+fn yaml_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\n').flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
 }
 
 /// Where the comment of a line begins.
@@ -209,6 +214,20 @@ f: {}
         assert_eq!((written.kept, &written.lost[..]), (5, &[] as &[u64]), "{}", written.text);
         for kept in ["# head\na: 1  # one\n", "# before c\n", "- c: [x, z]  # flow\n", "f: {}\n# end\n"] {
             assert!(written.text.contains(kept), "{kept}\n{}", written.text);
+        }
+    }
+
+    #[test]
+    fn a_line_may_end_as_on_any_system() {
+        for line_end in ["\n", "\r\n", "\r"] {
+            let text = TEXT.replace('\n', line_end);
+            let written = write(&read(&text).unwrap(), &text);
+            assert_eq!(written.kept, 5, "{line_end:?}: {}", written.text);
+            assert!(
+                !written.text.contains('\r') && written.text.contains("a: 1  # one\n"),
+                "{}",
+                written.text
+            );
         }
     }
 

@@ -13,7 +13,7 @@ use super::{
 use crate::clock::{Clock, Moment};
 use crate::endpoint::{Endpoint, HostPort, Reservation, ReservationRole};
 use crate::plugin::{
-    AdmissionView, Departure, HeaderEdits, ResponseReader, ScheduleError, SchedulingOutcome,
+    AdmissionView, Departure, HeaderEdits, PrefixMatches, ResponseReader, ScheduleError, SchedulingOutcome,
 };
 use crate::pool::{Candidates, PoolSnapshot, Position};
 use crate::request::parser::Intake;
@@ -305,7 +305,7 @@ impl Director {
         if self.services.decisions.is_none() && plan.shadow.is_none() {
             return (None, None);
         }
-        if let Some(matches) = made.prefix.and_then(|id| made.candidates.attributes.get_mut(id)) {
+        for matches in made.candidates.attributes.all_mut::<PrefixMatches>() {
             // They are written where they belong by now, and a long prompt has thousands.
             matches.chains = Reused::default();
         }

@@ -2,7 +2,8 @@
 //! they would have chosen otherwise is counted.
 //!
 //! A shadow's choice is nobody's: no reservation, no hook, no session comes of it. It sees the very numbers and the very
-//! random numbers of the real choice, so that equal profiles choose alike. What it needs is what the decision left behind
+//! random numbers of the real choice, so that equal profiles choose alike; but a plugin that real profiles share has by then
+//! learnt of the real choice. What it needs is what the decision left behind
 //! (the plan, the request without its body, the frozen candidates), so that it can be run at any time; a bounded queue
 //! holds that until a thread of its own comes by.
 
@@ -11,6 +12,7 @@ mod queue;
 pub use queue::Shadows;
 
 use super::Plan;
+use super::decision_log;
 use super::decisions::{Made, Recorded};
 use crate::plugin::{DataProducer, Departure, HeaderEdits, PreRequest, PrefixMatches};
 use crate::pool::{Candidates, Position};
@@ -74,9 +76,11 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// About how many bytes it holds on to; what a prompt takes is never more than its body.
+    /// About how many bytes it holds on to: what is left of a request is seldom more than its body.
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.made.bytes() + self.request.body_bytes
+        size_of::<Self>()
+            + self.made.bytes()
+            + self.request.body_bytes.max(decision_log::weight(&self.request))
     }
 
     /// Runs the shadow profiles, counts, and adds what they say to the record.
@@ -90,7 +94,11 @@ impl Work {
 
     /// Counts that there was no room for it.
     fn give_up(self) {
-        if let Some(shadow) = &self.plan.shadow {
+        Self::count_dropped(&self.plan);
+    }
+
+    fn count_dropped(plan: &Plan) {
+        if let Some(shadow) = &plan.shadow {
             shadow.dropped.increment(1);
         }
     }

@@ -97,9 +97,13 @@ impl Attributes {
             (None, None) => None,
         }
     }
-    /// The value of `id` that was written here, to be changed.
-    pub fn get_mut<T: Any + Send + Sync>(&mut self, id: AttributeId<T>) -> Option<&mut T> {
-        self.slots.get_mut(id.index)?.as_mut().filter(|slot| slot.is_set)?.value.downcast_mut()
+    /// All values of a type that were written here, to be changed.
+    pub fn all_mut<T: Any>(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots
+            .iter_mut()
+            .flatten()
+            .filter(|slot| slot.is_set)
+            .filter_map(|slot| slot.value.downcast_mut())
     }
     /// A value to be filled and then [`set`](Attributes::set): what an earlier request had there, whatever it holds, or
     /// the default.

@@ -1,6 +1,7 @@
 //! What a configuration came to, with everything that was filled in, for people.
 
 use super::instances::Workshop;
+use super::wiring::{DEFAULT_PICKER, first_picker};
 use crate::config::{ProfileSpec, Resolved};
 use serde_json::Value;
 
@@ -70,7 +71,9 @@ impl Outline {
         let is = |name: &str, role: fn(&crate::plugin::Roles) -> bool| {
             instances.iter().any(|i| *i.name == *name && role(&i.roles))
         };
-        let usual = instances.iter().find(|i| i.roles.picker.is_some()).map(|i| i.name.to_string());
+        let usual = first_picker(instances, written)
+            .or_else(|| workshop.find(DEFAULT_PICKER))
+            .map(|index| instances[index].name.to_string());
         self.profiles = written
             .iter()
             .map(|profile| {

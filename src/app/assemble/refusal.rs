@@ -25,7 +25,7 @@ pub fn faults(
     let mut missing: Vec<String> = found.iter().map(|fault| fault.path.clone()).collect();
     while found.len() < MAX_FAULTS {
         let Some(told) = build(&kept) else { break };
-        if words(&told).any(|word| missing.iter().any(|m| m == word)) {
+        if words(&told).any(|word| missing.iter().any(|path| speaks_of(path, word))) {
             // It misses what was taken out here.
             break;
         }
@@ -52,6 +52,11 @@ pub fn unknown(spec: &PluginSpec, described: Option<&Described>) -> Vec<Misfit> 
         found.push(fault(spec, None, format!("missing field `{field}`")));
     }
     found
+}
+
+/// Whether `word` is the path of a parameter, or one of the fields on it.
+fn speaks_of(path: &str, word: &str) -> bool {
+    path == word || path.split(['.', '[']).any(|field| field == word)
 }
 
 /// The words in backticks.

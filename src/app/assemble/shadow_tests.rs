@@ -4,11 +4,15 @@ use super::shipped::build;
 use super::*;
 use crate::config::ConfigErrors;
 
-fn assembled(plugins: &str, profiles: &str) -> Result<Assembled, ConfigErrors> {
+fn loaded(plugins: &str, profiles: &str) -> Loaded {
     let text = format!(
         "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n{plugins}schedulingProfiles:\n{profiles}"
     );
-    build(&Loaded { origin: "test.yaml".to_owned(), text })
+    Loaded { origin: "test.yaml".to_owned(), text }
+}
+
+fn assembled(plugins: &str, profiles: &str) -> Result<Assembled, ConfigErrors> {
+    build(&loaded(plugins, profiles))
 }
 
 fn names<T: ?Sized>(list: &[(std::sync::Arc<str>, std::sync::Arc<T>)]) -> Vec<&str> {
@@ -102,4 +106,25 @@ fn mistakes_with_shadows_are_told() {
         let errors = assembled(plugins, &profiles).map(|_| ()).expect_err(told).to_string();
         assert!(errors.contains(told), "wanted: {told}\ngot: {errors}");
     }
+}
+
+#[test]
+fn a_picker_on_trial_is_no_other_profiles_picker() {
+    let shadow =
+        |picker: &str| format!("{WATCHED}  - pluginRef: active-request-scorer\n  - pluginRef: {picker}\n");
+    let picker = |plugins: &str, profiles: &str| {
+        let loaded = loaded(plugins, profiles);
+        shipped::with_inputs(|inputs| examine(&loaded, inputs)).outline.profiles[0].picker.clone()
+    };
+    let scorer = "- type: active-request-scorer\n";
+    let without = picker(scorer, LOAD);
+    assert_eq!(without.as_deref(), Some("max-score-picker"));
+    let with = format!("{scorer}- type: random-picker\n");
+    assert_eq!(picker(&with, &format!("{LOAD}{}", shadow("random-picker"))), without);
+    // The usual picker is the usual one, also where a shadow names it.
+    let with = format!("{scorer}- type: max-score-picker\n");
+    assert_eq!(picker(&with, &format!("{LOAD}{}", shadow("max-score-picker"))), without);
+    // One that nobody names, or that another profile has, stays everybody's.
+    let with = format!("{scorer}- type: random-picker\n");
+    assert_ne!(picker(&with, LOAD), without);
 }

@@ -6,6 +6,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 pub(super) fn build(loaded: &Loaded) -> Result<Assembled, ConfigErrors> {
+    with_inputs(|inputs| assemble(loaded, inputs))
+}
+
+pub(super) fn with_inputs<T>(f: impl FnOnce(&Inputs<'_>) -> T) -> T {
     let registry = registry().unwrap();
     let (state, clock) = (StateStore::default(), Clock::manual());
     let inputs = Inputs {
@@ -18,7 +22,7 @@ pub(super) fn build(loaded: &Loaded) -> Result<Assembled, ConfigErrors> {
         generation: 1,
         scalars: &[],
     };
-    assemble(loaded, &inputs)
+    f(&inputs)
 }
 
 /// The shipped documents in `folder` of `config/`.

@@ -53,6 +53,10 @@ fn what_is_missed_only_because_it_was_wrong_is_no_fault_of_its_own() {
     let told = told("- {type: header-label-affinity-scorer, parameters: {headerName: x, labelKey: y}}\n");
     assert_eq!(told.len(), 1, "{told:#?}");
     assert!(told[0].contains("labelKey: plugin") && told[0].contains("write it in quotes"), "{told:?}");
+    let within =
+        "- {type: utilization-filter, parameters: {conditions: [{metric: waiting-queue, maxValue: '5'}]}}\n";
+    let told = self::told(within);
+    assert!(told.len() == 1 && told[0].contains("conditions[0].maxValue"), "{told:#?}");
 }
 
 #[test]

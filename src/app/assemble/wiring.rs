@@ -14,7 +14,7 @@ use crate::request::{InferenceRequest, ParserKind};
 use crate::scheduling::{Profile, Scheduler};
 use std::sync::Arc;
 
-const DEFAULT_PICKER: &str = "max-score-picker";
+pub const DEFAULT_PICKER: &str = "max-score-picker";
 const DEFAULT_COST: &str = "inflight-load-producer";
 const DEFAULT_HANDLER: &str = "single-profile-handler";
 
@@ -33,12 +33,12 @@ pub fn profiles(workshop: &mut Workshop<'_>, written: &[ProfileSpec]) -> Vec<Pro
             "every scheduling profile is marked `shadow: true`, so that none chooses; take the mark from one";
         workshop.findings.problem(first.place, first.path.clone(), told);
     }
-    written.iter().filter(|spec| !spec.shadow).filter_map(|spec| profile(workshop, spec)).collect()
+    written.iter().filter(|spec| !spec.shadow).filter_map(|spec| profile(workshop, spec, written)).collect()
 }
 
 /// The profiles that are only watched.
 pub fn shadows(workshop: &mut Workshop<'_>, written: &[ProfileSpec]) -> Vec<Profile> {
-    written.iter().filter(|spec| spec.shadow).filter_map(|spec| profile(workshop, spec)).collect()
+    written.iter().filter(|spec| spec.shadow).filter_map(|spec| profile(workshop, spec, written)).collect()
 }
 
 fn is_scheduling(instance: &Instance) -> bool {
@@ -52,7 +52,7 @@ fn default_profile(workshop: &Workshop<'_>) -> ProfileSpec {
     ProfileSpec { place: None, path: String::new(), name: "default".to_owned(), shadow: false, plugins }
 }
 
-fn profile(workshop: &mut Workshop<'_>, spec: &ProfileSpec) -> Option<Profile> {
+fn profile(workshop: &mut Workshop<'_>, spec: &ProfileSpec, written: &[ProfileSpec]) -> Option<Profile> {
     let mut filters = Vec::new();
     let mut scorers = Vec::new();
     let mut picker: Option<(Arc<str>, Arc<dyn Picker>)> = None;
@@ -91,7 +91,7 @@ fn profile(workshop: &mut Workshop<'_>, spec: &ProfileSpec) -> Option<Profile> {
     if two_pickers {
         return None;
     }
-    let picker = picker.map(|(_, picker)| picker).or_else(|| usual_picker(workshop, spec.shadow))?;
+    let picker = picker.map(|(_, picker)| picker).or_else(|| usual_picker(workshop, spec.shadow, written))?;
     Some(Profile { name: spec.name.as_str().into(), filters, scorers, picker })
 }
 
@@ -117,14 +117,28 @@ fn tell_weight(workshop: &mut Workshop<'_>, reference: &Reference) {
     workshop.findings.notice(reference.place, reference.path.clone(), told);
 }
 
-/// The first picker of the configuration, else the usual one, added.
-fn usual_picker(workshop: &mut Workshop<'_>, shadow: bool) -> Option<Arc<dyn Picker>> {
-    let first = |w: &Workshop<'_>| w.instances().iter().position(|i| i.roles.picker.is_some());
-    if first(workshop).is_none() {
+/// The picker of a profile that names none: the first of the configuration that is not there for shadow profiles alone,
+/// so that trying a picker changes no other profile.
+pub fn first_picker(instances: &[Instance], written: &[ProfileSpec]) -> Option<usize> {
+    let named = |name: &str, shadow: bool| {
+        let mut profiles = written.iter().filter(|spec| spec.shadow == shadow);
+        profiles.any(|spec| spec.plugins.iter().any(|(reference, _)| reference.name == name))
+    };
+    let on_trial = |i: &Instance| named(&i.name, true) && !named(&i.name, false);
+    instances.iter().position(|i| i.roles.picker.is_some() && !on_trial(i))
+}
+
+/// [`first_picker`], else the usual one, added.
+fn usual_picker(
+    workshop: &mut Workshop<'_>,
+    shadow: bool,
+    written: &[ProfileSpec],
+) -> Option<Arc<dyn Picker>> {
+    if first_picker(workshop.instances(), written).is_none() {
         workshop.build_default(DEFAULT_PICKER);
     }
-    let index = first(workshop)?;
-    workshop.mark(index).roles_in(shadow).picker.clone()
+    let found = first_picker(workshop.instances(), written).or_else(|| workshop.find(DEFAULT_PICKER));
+    workshop.mark(found?).roles_in(shadow).picker.clone()
 }
 
 /// The one profile handler; the usual one is added when there is a single profile and none is written.

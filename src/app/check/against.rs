@@ -70,8 +70,7 @@ fn compare(
     names(engine, outline, told);
     rewrites(engine, assembled, told);
     ports(engine, pools, told);
-    caching(engine, outline, told);
-    let Some(page) = &engine.metrics else { return };
+    let Some(page) = &engine.metrics else { return caching(engine, None, outline, told) };
     let extractors = assembled.data.sources.iter().flat_map(|bound| &bound.extractors);
     let mut found = None;
     for extractor in extractors {
@@ -79,6 +78,7 @@ fn compare(
             found = series(page, default_engine, engines, told);
         }
     }
+    caching(engine, found.as_ref(), outline, told);
     cache(engine, page, found.as_ref(), outline, told);
     adapters(page, outline, told);
 }
@@ -107,7 +107,10 @@ fn rewrites(engine: &Engine, assembled: &Assembled, told: &mut Vec<String>) {
         return;
     }
     for rule in &policies.rewrites {
-        for (target, _) in rule.targets.iter().filter(|(t, _)| !engine.models.iter().any(|m| m.id == **t)) {
+        let weighted = rule.targets.iter().any(|(_, weight)| weight.is_some_and(|w| w > 0));
+        // Where some have weight the others get no request.
+        let chosen = rule.targets.iter().filter(|(_, weight)| !weighted || weight.is_some_and(|w| w > 0));
+        for (target, _) in chosen.filter(|(t, _)| !engine.models.iter().any(|m| m.id == **t)) {
             let rule = &rule.object;
             told.push(format!(
                 "model name: rewrite rule '{rule}' sends to `{target}`, which it does not serve"
@@ -121,10 +124,11 @@ fn prefix_readers(outline: &Outline) -> impl Iterator<Item = &InstanceOutline> {
     outline.instances.iter().filter(|i| i.plugin_type.contains("prefix-cache"))
 }
 
-fn caching(engine: &Engine, outline: &Outline, told: &mut Vec<String>) {
+fn caching(engine: &Engine, spec: Option<&EngineSpec>, outline: &Outline, told: &mut Vec<String>) {
     let Some(first) = prefix_readers(outline).next() else { return };
-    let line = engine.metrics.as_deref().and_then(|page| line_of(page, "vllm:cache_config_info"));
-    let on = match line.and_then(|line| label(line, "enable_prefix_caching")) {
+    let own = spec.and_then(|e| e.cache_info.as_ref()).map(|(family, ..)| &**family);
+    let said = |family| label(line_of(engine.metrics.as_deref()?, family)?, "enable_prefix_caching");
+    let on = match own.and_then(said).or_else(|| said("vllm:cache_config_info")) {
         Some(text) => Some(text != "False"),
         None => engine.info.as_ref().and_then(|info| info.prefix_caching),
     };

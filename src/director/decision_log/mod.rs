@@ -23,7 +23,7 @@ use metrics::Counter;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 /// Most bytes that waiting entries hold on to.
@@ -226,10 +226,19 @@ impl DecisionLog {
         entry.waiting = Some(Weight { of: Arc::clone(&shared.waiting), bytes });
         entry.pool = self.pool.clone();
         let fits = before == 0 || before.saturating_add(bytes) <= MAX_WAITING_BYTES;
-        if fits && shared.queue.try_send(LogItem::Entry(Box::new(entry))).is_ok() {
+        let sent = if fits {
+            shared.queue.try_send(LogItem::Entry(Box::new(entry))).map_err(Some)
+        } else {
+            Err(None)
+        };
+        if sent.is_ok() {
             return;
         }
         shared.dropped.increment(1);
+        if matches!(sent, Err(Some(TrySendError::Disconnected(_)))) {
+            // The log is closed: the process is about to end, and no disk is to blame.
+            return;
+        }
         if let Some(others) = shared.throttle.allow(shared.clock.now()) {
             tracing::warn!(
                 lines = others + 1,
@@ -258,7 +267,7 @@ impl fmt::Debug for DecisionLog {
 }
 
 /// About how many bytes a waiting request takes.
-fn weight(request: &InferenceRequest) -> usize {
+pub(super) fn weight(request: &InferenceRequest) -> usize {
     use crate::request::Segment;
     let prompt = match &request.parsed.prompt {
         Prompt::None => 0,

@@ -3,8 +3,9 @@
 use super::Work;
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -66,11 +67,17 @@ impl Shadows {
         }
     }
 
-    /// Carries out what waits now; how much that was.
+    /// Carries out what waits now; how much that was. A plugin that panics costs that decision and no more.
     pub fn work_off(&self) -> usize {
         let waiting = self.lock().waiting.len();
         let take = || self.lock().take();
-        (0..waiting).map_while(|_| take()).map(Work::carry_out).count()
+        let carry_out = |work: Work| {
+            let plan = Arc::clone(&work.plan);
+            if catch_unwind(AssertUnwindSafe(|| work.carry_out())).is_err() {
+                Work::count_dropped(&plan);
+            }
+        };
+        (0..waiting).map_while(|_| take()).map(carry_out).count()
     }
 
     /// Returns when there is the first work to do.

@@ -32,6 +32,9 @@ pub const ENTRY_BYTES: usize = NODE_BYTES + BLOCK_BYTES;
 const SHARDS: usize = 64;
 /// Entries evicted, or purged, at a time.
 const BATCH: usize = 64;
+/// Most blocks that an owner holds beyond its capacity while a chain is stored. A chain whose own end is the oldest there
+/// is loses of it what came new, once for each part: the larger the parts, the less is stored again.
+const STORED_AT_ONCE: usize = 256;
 
 /// Keeps the entries of different producers apart, whose blocks are of different sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -331,18 +334,17 @@ impl PrefixIndex {
         let most = capacity.map_or(usize::MAX, |c| c.get() as usize);
         let mut evicted = 0;
         // Last block first: of one chain the later blocks are the older ones, so eviction shortens chains from the end
-        // and leaves no gaps. One goes as one comes, so that a long chain does not stretch the memory of a full owner.
-        for hash in blocks.iter().rev() {
-            if recency.touch(*hash, now, most.saturating_add(1)) {
-                self.entries.fetch_add(1, Relaxed);
-                self.count(self.shard(*hash).write().add(*hash, owner.id));
-                let excess = usize::from(recency.len() > most);
-                evicted += self.evict(owner, &mut recency, excess);
+        // and leaves no gaps. A part at a time, so that a long chain does not stretch the memory of a full owner.
+        for part in blocks.rchunks(STORED_AT_ONCE) {
+            for hash in part.iter().rev() {
+                if recency.touch(*hash, now, most.saturating_add(STORED_AT_ONCE)) {
+                    self.entries.fetch_add(1, Relaxed);
+                    self.count(self.shard(*hash).write().add(*hash, owner.id));
+                }
             }
+            let excess = recency.len().saturating_sub(most);
+            evicted += self.evict(owner, &mut recency, excess);
         }
-        // What a larger capacity let in.
-        let excess = recency.len().saturating_sub(most);
-        evicted += self.evict(owner, &mut recency, excess);
         self.evicted.fetch_add(evicted as u64, Relaxed);
         finish(owner, recency);
     }
