@@ -17,8 +17,9 @@ async fn the_picker_is_ready_while_its_pool_is_there() {
     picker.await_log("it listens", |line| line.contains("\"listening\"")).await;
     assert!(!picker.is_ready().await, "there is no pool yet");
     let pool = objects::pool("llm", &[8000]);
-    cluster.create(&pool).await;
+    // Before the pool, so that the first list of pods has it: a pool without pods makes ready as well.
     cluster.create(&objects::pod("a", "llm", "127.0.0.1")).await;
+    cluster.create(&pool).await;
     picker.await_ready().await;
     assert_eq!(picker.endpoints().await, ["127.0.0.1:8000"]);
     assert_eq!(picker.metrics().await.sum("pointsman_kube_watch_state", &[("kind", "pods")]), 1.0);
