@@ -3,7 +3,7 @@
 //! A decision fills some twenty columns as long as the pool. [`Reused`] holds such a value; dropping it empties it and
 //! lays it on its thread's shelf with the memory that it grew to, and the next [`Reused::take`] on that thread finds it
 //! there. Whoever keeps a value keeps its memory; the thread that drops it in the end has it. A shelf holds at most
-//! [`MOST_KEPT`] values of a type, none with room for more than [`MOST_ITEMS`] items in one column.
+//! [`MOST_KEPT`] values of a type, none with room for more than [`Reusable::MOST_ITEMS`] items in one column.
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,7 +13,7 @@ use std::thread::LocalKey;
 /// Most values of one type that a thread keeps.
 pub const MOST_KEPT: usize = 8;
 
-/// A value whose longest column has room for more items than this is freed instead of kept.
+/// [`Reusable::MOST_ITEMS`] of a type that says nothing else.
 pub const MOST_ITEMS: usize = 1 << 16;
 
 /// A value whose memory is worth keeping.

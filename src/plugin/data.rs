@@ -125,7 +125,8 @@ pub struct PrefixMatches {
     pub block_tokens: u32,
     /// Leading blocks that each candidate holds, aligned with the candidates.
     pub matched_blocks: Vec<u32>,
-    /// The chains themselves, one for each prompt of the request, for whoever records where they went.
+    /// The chains themselves, one for each prompt of the request, for whoever records where they went. Decisions that are kept
+    /// have none any more.
     pub chains: Reused<Chains>,
 }
 
